@@ -15,8 +15,7 @@ import urllib.parse
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-# The agent's vsock port, and the kinds of frames (crates/proto).
-AGENT_PORT = 1024
+# The kinds of the agent's frames (crates/proto).
 CONTROL, STDIN, STDOUT, STDERR = range(4)
 
 # Uses the shell's own commands only.
@@ -112,7 +111,7 @@ class Client:
 
     def exec(self, vm, argv, stdin=b""):
         """Runs a program in a VM, and returns its exit status, standard output and standard error."""
-        connection, response, _ = self.send("openTunnel", vm=vm, port=AGENT_PORT)
+        connection, response, _ = self.send("openTunnel", vm=vm)
         assert response.status == 101, response.status
         agent = Agent(connection.sock, response.fp)
         assert agent.message()["generation"] >= 1

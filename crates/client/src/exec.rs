@@ -4,8 +4,8 @@
 
 use banger_api::{ApiError, ErrorKind};
 use banger_proto::{
-    AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, Frame, GENERATION_OF_SOCKETS, Greeting, MAX_GREETING,
-    MAX_REPLY, Reply, Request, STDIN_WINDOW, Sftp, Stream, TerminalSize,
+    Decoder, Exec, ExecControl, ExitStatus, Frame, GENERATION_OF_SOCKETS, Greeting, MAX_GREETING, MAX_REPLY,
+    Reply, Request, STDIN_WINDOW, Sftp, Stream, TerminalSize,
 };
 use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
@@ -123,7 +123,7 @@ pub(crate) async fn dial(
     client: &Client,
     reference: &str,
 ) -> Result<(Greeting, ExecInput, ExecOutput), ApiError> {
-    let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
+    let (read, write) = tokio::io::split(client.tunnel(reference).await?);
     let (input, mut output) = halves(read, write);
     let greeting = answer_in_time(reference, output.read_message(MAX_GREETING)).await?;
     Ok((greeting, input, output))

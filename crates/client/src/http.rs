@@ -100,7 +100,7 @@ impl Client {
         if let Some(build) = build {
             request = request.header(BUILD_HEADER, build);
         }
-        if path.contains("/tunnel?") {
+        if path.ends_with("/tunnel") {
             request = request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, "banger-tunnel");
         }
         let request =

@@ -21,7 +21,8 @@
 //!
 //! Either side may dial. When a guest boots, its agent dials [`READY_PORT`] on the host once, or the port in
 //! `banger.ready=` on the kernel command line; that connection is an ordinary one from the greeting on. Later the
-//! host dials [`AGENT_PORT`].
+//! host dials [`AGENT_PORT`]. Only root in the guest can use the agent's own ports, which are [`PRIVILEGED_PORTS`]: so
+//! no other user can answer or call in its place. The host accepts a call from those alone, where it sees the port.
 //!
 //! The protocol only grows. An agent stays in its VM through upgrades of the host, so new fields have defaults,
 //! unknown fields are ignored, and an agent replies `failed: unsupported` to a request that it does not know.
@@ -44,8 +45,17 @@ pub use message::{
 /// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
 pub const GENERATION: u32 = 5;
 
+/// Vsock ports that only a process with `CAP_NET_BIND_SERVICE` can bind (Linux, net/vmw_vsock/af_vsock.c).
+pub const PRIVILEGED_PORTS: std::ops::Range<u32> = 0..1024;
+
 /// Vsock port on which the agent listens.
-pub const AGENT_PORT: u32 = 1024;
+pub const AGENT_PORT: u32 = 1000;
+
+/// Vsock port of agents of an earlier build, and the API's name for any agent's port.
+pub const UNPRIVILEGED_AGENT_PORT: u32 = 1024;
+
+/// Vsock port in the guest from which the agent dials the host.
+pub const CALL_PORT: u32 = 1001;
 
 /// Vsock port on the host that the agent dials once, when the guest is up.
 pub const READY_PORT: u32 = 1025;

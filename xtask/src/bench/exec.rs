@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// Vsock port on which the agent listens.
-const AGENT_PORT: u32 = 1024;
+const AGENT_PORT: u32 = 1000;
 
 /// Frame kind of messages; other kinds carry the bytes of a stream.
 const CONTROL: u8 = 0;

@@ -154,7 +154,7 @@ fn vms(api: Api) -> Api {
         .get(
             "/v1/vms/{vm}/tunnel",
             vms::tunnel,
-            Doc::new("openTunnel", "Open a byte stream to a vsock port of a VM's guest")
+            Doc::new("openTunnel", "Open a byte stream to a VM's agent, or to a vsock port of its guest")
                 .query::<vms::Tunnel>()
                 .upgrades(),
         )

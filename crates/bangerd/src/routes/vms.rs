@@ -100,7 +100,9 @@ pub(super) async fn delete_vm(
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Tunnel {
-    port: u32,
+    /// Port of the guest; without it, its agent's. 1024 means its agent's too.
+    #[serde(default)]
+    port: Option<u32>,
 }
 
 /// Upgrades the connection to a raw stream to a port of the guest.

@@ -108,12 +108,12 @@ impl Client {
         self.follow(Method::DELETE, &path, || Ok(empty_body())).await
     }
 
-    /// Opens a raw stream to a port of a running VM's guest.
+    /// Opens a raw stream to the agent of a running VM.
     ///
     /// # Errors
-    /// Returns an error if there is no such VM, it does not run, or nothing listens at the port.
-    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<Tunnel, ApiError> {
-        let path = format!("{}/tunnel?port={port}", vm_path(reference));
+    /// Returns an error if there is no such VM, it does not run, or its agent does not listen.
+    pub async fn tunnel(&self, reference: &str) -> Result<Tunnel, ApiError> {
+        let path = format!("{}/tunnel", vm_path(reference));
         http::upgraded(self.send_retrying(Method::GET, &path, || Ok(empty_body())).await?).await
     }
 }

@@ -178,6 +178,8 @@ fn the_vmm_of_the_last_run_survives_a_migration_and_a_stop() {
     };
     assert_eq!(ran_with(), (None, Some("qemu without KVM, in software".to_owned())));
     let vm = store.vms().unwrap().remove(0);
+    // The row names no port.
+    assert_eq!(vm.handle.as_ref().unwrap().agent_port, 1024);
     let handle = Handle { accel: banger_api::Accel::Kvm, ..vm.handle.unwrap() };
     store.set_vm_running(&vm.id, vm.created_at, &handle).unwrap();
     store.set_vm_down(&vm.id, None).unwrap();

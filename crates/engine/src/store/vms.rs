@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use banger_api::{Accel, EventKind, Id, LastRun, Named, SetVm, Size, VmName, VmState, Vmm, visible_lines};
+use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -76,8 +77,15 @@ pub(crate) struct Handle {
     pub(crate) control: PathBuf,
     /// The connection to the agent.
     pub(crate) guest: GuestChannel,
+    /// The agent's vsock port. A VM that an earlier build has started has the first one.
+    #[serde(default = "unprivileged_agent_port")]
+    pub(crate) agent_port: u32,
     /// The network, as text.
     pub(crate) network: String,
+}
+
+fn unprivileged_agent_port() -> u32 {
+    UNPRIVILEGED_AGENT_PORT
 }
 
 /// A VM to create.

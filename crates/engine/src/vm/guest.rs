@@ -5,9 +5,7 @@
 use std::{fmt::Display, time::Duration};
 
 use banger_api::{ApiError, ErrorKind, GuestText};
-use banger_proto::{
-    AGENT_PORT, Decoder, Frame, Greeting, Inspection, MAX_GREETING, MAX_REPLY, Reply, Request,
-};
+use banger_proto::{Decoder, Frame, Greeting, Inspection, MAX_GREETING, MAX_REPLY, Reply, Request};
 use banger_vmm::GuestStream;
 use bytes::BytesMut;
 use tokio::{
@@ -29,7 +27,7 @@ const INSPECT_GENERATION: u32 = 2;
 /// Asks the guest of a running VM for its load, memory and network use. Returns `None` if its agent is too old.
 pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
     let (mut agent, greeting) =
-        Agent::handshake(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
+        Agent::handshake(banger_vmm::connect(&handle.guest, handle.agent_port).await?).await?;
     if greeting.generation < INSPECT_GENERATION {
         return Ok(None);
     }

@@ -1,7 +1,7 @@
 //! Pauses and resumes a VM's virtual CPUs.
 
 use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind, VmState};
-use banger_proto::{AGENT_PORT, Configure, Reply, Request};
+use banger_proto::{Configure, Reply, Request};
 use jiff::Timestamp;
 
 use super::{
@@ -38,7 +38,7 @@ pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(),
         ..Configure::default()
     });
     let reply = async {
-        let stream = banger_vmm::connect(&handle.guest, AGENT_PORT).await?;
+        let stream = banger_vmm::connect(&handle.guest, handle.agent_port).await?;
         Agent::handshake(stream).await?.0.request(&configure).await
     };
     match reply.await {

@@ -10,7 +10,8 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind, GuestSettings, Period, Remedy, SubjectKind, VmState, Vmm as ApiVmm};
 use banger_proto::{
-    AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT, Reply, Request,
+    AGENT_PORT, AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT,
+    Reply, Request,
 };
 use banger_sys::confine::Confinement;
 use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
@@ -439,6 +440,7 @@ fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {
         pid,
         control: plan.control.clone(),
         guest: plan.guest.clone(),
+        agent_port: AGENT_PORT,
         network: plan.network_note.clone(),
     }
 }

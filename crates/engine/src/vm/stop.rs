@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorKind, Id, KillSignal, Remedy, SubjectKind, VmState};
-use banger_proto::{AGENT_PORT, PowerOff, Reply, Request};
+use banger_proto::{PowerOff, Reply, Request};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
@@ -68,7 +68,8 @@ async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool 
     let deadline = Instant::now() + grace / 2;
     let grace_ms = u64::try_from(grace.as_millis()).ok();
     let exchange = async {
-        let (mut agent, _) = Agent::handshake(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
+        let (mut agent, _) =
+            Agent::handshake(banger_vmm::connect(&handle.guest, handle.agent_port).await?).await?;
         agent.request(&Request::PowerOff(PowerOff { grace_ms })).await
     };
     match timeout_at(deadline, exchange).await {

@@ -6,6 +6,7 @@ use banger_api::{
     ApiError, CommitVm, ErrorKind, EventKind, Id, KillVm, Limits, OperationKind, Remedy, RestartVm, SetVm,
     StartVm, StopVm, SubjectKind, Vm, VmState, VmStats, resolve,
 };
+use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestStream;
 use tokio::task::JoinSet;
 
@@ -250,11 +251,16 @@ impl Vms {
         while events.recv().await.is_some() {}
     }
 
-    /// Opens a raw stream to a port of a running VM's guest. The session is open as long as the stream.
+    /// Opens a raw stream to a port of a running VM's guest; its agent's without one, and with the port that agents
+    /// had first. The session is open as long as the stream.
     ///
     /// # Errors
     /// Returns an error if there is no such VM, it does not run, or nothing listens on the port.
-    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<(GuestStream, Session), ApiError> {
+    pub async fn tunnel(
+        &self,
+        reference: &str,
+        port: Option<u32>,
+    ) -> Result<(GuestStream, Session), ApiError> {
         let record = self.services.find_vm(reference)?;
         let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
             let mut why = record.last_error.as_deref().unwrap_or_default().lines();
@@ -267,6 +273,7 @@ impl Vms {
             let remedy = if record.state == VmState::Paused { Remedy::ResumeVm } else { Remedy::StartVm };
             return Err(error.about(SubjectKind::Vm, &record.name).remedy(remedy));
         };
+        let port = port.filter(|port| *port != UNPRIVILEGED_AGENT_PORT).unwrap_or(handle.agent_port);
         let session = self.services.sessions.open(&record.id);
         Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
     }

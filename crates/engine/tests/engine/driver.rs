@@ -12,7 +12,7 @@ use banger_api::{
 };
 use banger_engine::{ByteStream, Engine, Events, Programs, Tar};
 use banger_proto::{
-    AGENT_PORT, CopyDirection, CopyFiles, Decoder, Exec, ExitStatus, Frame, Greeting, Reply, Request, Stream,
+    CopyDirection, CopyFiles, Decoder, Exec, ExitStatus, Frame, Greeting, Reply, Request, Stream,
 };
 use banger_vmm::GuestStream;
 use bytes::BytesMut;
@@ -211,7 +211,7 @@ pub(crate) async fn copy_out(engine: &Engine, vm: &str, path: &str) -> Result<Ve
 
 /// Sends the agent a request that runs a program, which must succeed, and returns its output.
 async fn session(engine: &Engine, vm: &str, request: &Request) -> Result<Vec<u8>> {
-    let (mut stream, _session) = engine.vms.tunnel(vm, AGENT_PORT).await?;
+    let (mut stream, _session) = engine.vms.tunnel(vm, None).await?;
     let mut decoder = Decoder::default();
     let mut next = async |stream: &mut GuestStream| -> Result<Frame> {
         loop {

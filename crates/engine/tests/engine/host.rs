@@ -171,6 +171,11 @@ impl Host {
         faults::set(&self.root, fault)
     }
 
+    /// Gives VMs that start from now on an agent of an earlier build.
+    pub(crate) fn use_old_agent(&self) -> Result<()> {
+        faults::use_old_agent(&self.root)
+    }
+
     /// Returns a socket that receives a datagram when a VM begins to hang.
     pub(crate) fn hanging(&self) -> Result<tokio::net::UnixDatagram> {
         faults::hanging(&self.root)

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::{
     consistency::boots,
-    driver::{copy_out, create, delete, exec, pause, result_of, resume, small, start, stop, vm},
+    driver::{Command, copy_out, create, delete, exec, pause, result_of, resume, small, start, stop, vm},
     host::{Host, VMMS, run},
     trial,
 };
@@ -18,6 +18,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         [
             trial(format!("life::a_vm_is_created_restarted_and_deleted::{vmm:?}"), move || {
                 run(a_vm_is_created_restarted_and_deleted(vmm))
+            }),
+            trial(format!("life::a_vm_of_an_earlier_build_keeps_its_agents_port::{vmm:?}"), move || {
+                a_vm_of_an_earlier_build_keeps_its_agents_port(vmm)
             }),
             trial(format!("life::paused_vms_can_be_stopped::{vmm:?}"), move || {
                 run(paused_vms_can_be_stopped(vmm))
@@ -50,6 +53,24 @@ async fn a_vm_is_created_restarted_and_deleted(vmm: Vmm) -> Result<()> {
     ensure!(refused.kind == ErrorKind::Busy, "{refused}");
     result_of(delete(&engine, "box", true)).await?;
     host.check_nothing_left()
+}
+
+/// An agent of an earlier build listens on a port that any user of the guest could take; the daemon that starts now
+/// must still find it.
+fn a_vm_of_an_earlier_build_keeps_its_agents_port(vmm: Vmm) -> Result<()> {
+    let mut host = Host::new()?;
+    host.use_old_agent()?;
+    let exec = || Command::Exec { vm: "box".to_owned(), argv: vec!["true".to_owned()] };
+    host.send_ok(Command::CreateVm { name: "box".to_owned(), image: "tiny".to_owned(), vmm, start: true })?;
+    let refused = host.send(exec())?.err().context("an agent of this build answered")?;
+    ensure!(refused.message.contains("port 1000"), "{refused}");
+    host.kill_daemon()?;
+    let store = rusqlite::Connection::open(host.path("state/store.db"))?;
+    let changed = store.execute("UPDATE vms SET handle = json_remove(handle, '$.agent_port')", [])?;
+    ensure!(changed == 1);
+    drop(store);
+    host.send_ok(exec())?;
+    host.check_consistency()
 }
 
 async fn paused_vms_can_be_stopped(vmm: Vmm) -> Result<()> {

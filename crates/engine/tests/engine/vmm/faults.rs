@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use banger_proto::{AGENT_PORT, UNPRIVILEGED_AGENT_PORT};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixDatagram;
 
@@ -51,6 +52,8 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
     fault: Option<(Phase, Fault)>,
+    /// Vsock port of the agent.
+    pub(super) agent_port: u32,
     reached: PathBuf,
 }
 
@@ -58,10 +61,18 @@ pub(crate) struct Faults {
 const FILE: &str = "fault";
 const REACHED: &str = "reached.sock";
 
+/// A file that gives guests an agent of an earlier build.
+const OLD_AGENT: &str = "old-agent";
+
 impl Faults {
     pub(super) fn of(root: &Path) -> Self {
         let text = std::fs::read(root.join(FILE)).unwrap_or_default();
-        Self { fault: serde_json::from_slice(&text).unwrap_or(None), reached: root.join(REACHED) }
+        let is_old = root.join(OLD_AGENT).exists();
+        Self {
+            fault: serde_json::from_slice(&text).unwrap_or(None),
+            agent_port: if is_old { UNPRIVILEGED_AGENT_PORT } else { AGENT_PORT },
+            reached: root.join(REACHED),
+        }
     }
 
     /// Returns whether the fault is `fault` in `phase`.
@@ -94,6 +105,11 @@ impl Faults {
 /// Sets the fault of the VMs in `root` that start afterwards.
 pub(crate) fn set(root: &Path, fault: Option<(Phase, Fault)>) -> Result<()> {
     Ok(std::fs::write(root.join(FILE), serde_json::to_vec(&fault)?)?)
+}
+
+/// Gives the VMs in `root` that start afterwards an agent of an earlier build.
+pub(crate) fn use_old_agent(root: &Path) -> Result<()> {
+    Ok(std::fs::write(root.join(OLD_AGENT), "")?)
 }
 
 /// Returns the socket to which the VMs in `root` send a datagram when they begin to hang.

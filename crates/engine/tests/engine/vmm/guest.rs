@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use banger_agent::{BootRecord, Failure, Machine, Server};
-use banger_proto::{AGENT_PORT, Configure, Exec, FailureKind, MAX_CONTROL, READY_PORT};
+use banger_proto::{Configure, Exec, FailureKind, MAX_CONTROL, READY_PORT};
 use tokio::{io::AsyncWriteExt, task::spawn_local};
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) async fn boot(mut vsock: Vsock, disks: Vec<PathBuf>, switches: Switch
     let first = server.clone();
     spawn_local(async move { first.serve(call).await });
     loop {
-        let Ok(stream) = vsock.accept(AGENT_PORT).await else {
+        let Ok(stream) = vsock.accept(faults.agent_port).await else {
             // QEMU and the guest keep running without the vsock device.
             return pending().await;
         };
