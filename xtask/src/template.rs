@@ -67,11 +67,9 @@ fn partial(project: &Project) -> PathBuf {
 /// Pulls the default image and kernel into a directory.
 fn fetch(project: &Project, dir: &Path) -> Result<()> {
     say("fetching the image and the kernel for the scenarios");
-    // Outside the workspace, because a socket's path is limited to 107 bytes.
-    let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
     let banger = |arguments: &[&str]| {
         let mut banger = Command::new(project.programs().join("banger"));
-        banger.args(arguments).env("XDG_RUNTIME_DIR", runtime.path());
+        banger.args(arguments);
         for (variable, name) in
             [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")]
         {

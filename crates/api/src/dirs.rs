@@ -18,7 +18,8 @@ pub struct Dirs {
     pub state: PathBuf,
     /// Data that can be fetched or created again: layers, boot initrds, copies of catalogs.
     pub cache: PathBuf,
-    /// Sockets, kept until the host shuts down.
+    /// Sockets, which live as long as VMs do. Not in `XDG_RUNTIME_DIR`: the host removes that when its user logs out,
+    /// and a command outside a login session has another one, or none.
     pub runtime: PathBuf,
 }
 
@@ -30,33 +31,42 @@ pub struct Dirs {
 pub struct DirsError;
 
 impl Dirs {
-    /// Returns the directories of user `uid`; `variable` looks up environment variables. As the specification
-    /// requires, a relative path in an XDG variable is ignored.
+    /// Returns the directories of a user; `variable` looks up environment variables. As the specification requires, a
+    /// relative path in an XDG variable is ignored.
     ///
     /// # Errors
     /// Returns an error if `HOME` is needed and not set.
-    pub fn find(variable: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Result<Self, DirsError> {
+    pub fn find(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, DirsError> {
         let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
         let home = absolute("HOME");
         let base = |name: &str, under_home: &str| {
             let base = absolute(name).or_else(|| home.as_ref().map(|home| home.join(under_home)));
             base.map(|base| base.join("banger")).ok_or(DirsError)
         };
+        let state = base("XDG_STATE_HOME", ".local/state")?;
         Ok(Self {
             config: base("XDG_CONFIG_HOME", ".config")?,
             system_config: absolute(Variable::SYSTEM_CONFIG.name).unwrap_or_else(|| SYSTEM_CONFIG.into()),
-            state: base("XDG_STATE_HOME", ".local/state")?,
             cache: base("XDG_CACHE_HOME", ".cache")?,
-            runtime: match absolute("XDG_RUNTIME_DIR") {
-                Some(base) => base.join("banger"),
-                None => PathBuf::from(format!("/tmp/banger-{uid}")),
-            },
+            runtime: state.join("run"),
+            state,
         })
     }
 
     /// Returns the path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("bangerd.sock")
+    }
+
+    /// Returns the path of the file that the daemon locks while it uses the store, with a
+    /// [`LockRecord`](crate::LockRecord).
+    pub fn store_lock(&self) -> PathBuf {
+        self.state.join("store.lock")
+    }
+
+    /// Returns the path of the file that a client locks while it starts the daemon.
+    pub fn start_lock(&self) -> PathBuf {
+        self.state.join("start.lock")
     }
 
     /// Returns the path of the daemon's log file.
@@ -103,12 +113,12 @@ mod tests {
     fn xdg_variables_override_home_unless_they_are_relative() {
         let find = |vars: &[(&str, &str)]| {
             let vars: Vec<_> = vars.iter().map(|(k, v)| ((*k).to_owned(), PathBuf::from(v))).collect();
-            Dirs::find(move |name| vars.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()), 7)
+            Dirs::find(move |name| vars.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
         };
         let dirs = find(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s"), ("XDG_CACHE_HOME", "c")]).unwrap();
         assert_eq!(dirs.state, Path::new("/s/banger"));
         assert_eq!(dirs.cache, Path::new("/home/a/.cache/banger"));
-        assert_eq!(dirs.runtime, Path::new("/tmp/banger-7"));
+        assert_eq!(dirs.runtime, Path::new("/s/banger/run"));
         assert_eq!(find(&[]), Err(DirsError));
     }
 }

@@ -18,6 +18,7 @@ mod guest_settings;
 mod image;
 mod image_name;
 mod kernel;
+mod lock_record;
 mod log;
 mod name;
 mod operation;
@@ -47,6 +48,7 @@ pub use image::{
 };
 pub use image_name::{ImageName, InvalidImageName, Reference};
 pub use kernel::{AvailableKernel, Driver, DriverPresence, Kernel, KernelDetails};
+pub use lock_record::LockRecord;
 pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Operation, OperationEvent, OperationKind, OperationState, Span};

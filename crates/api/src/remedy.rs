@@ -148,7 +148,7 @@ pub enum Remedy {
     RunNewerBanger,
     /// Make the store writable.
     MakeStoreWritable,
-    /// Remove a file or link, or use another runtime directory.
+    /// Remove a file or link, or use other directories.
     ReplaceDirectory,
     /// Create the directory that is the destination of a copy.
     MakeDirectory,
@@ -160,8 +160,6 @@ pub enum Remedy {
     FreeTargetSpace,
     /// Make a directory writable, or use others.
     MakeDirectoryWritable,
-    /// Use a runtime directory with a shorter path.
-    ShortenRuntimeDirectory,
     /// Install banger again.
     Reinstall,
     /// Install all of banger's programs from one build.
@@ -189,6 +187,13 @@ pub enum Remedy {
     ReadDaemonLog,
     /// Stop the other daemon.
     StopOtherDaemon,
+    /// Stop the daemon and its VMs on another host, or remove the store's lock file if that host will not return.
+    StopOnOtherHost {
+        /// The host's name.
+        host: String,
+        /// The lock file.
+        lock: PathBuf,
+    },
     /// Run the subject, a VM, with this VMM from now on.
     SetVmm {
         /// The VMM.

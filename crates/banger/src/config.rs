@@ -28,8 +28,7 @@ pub(crate) fn load_for(path: Option<&Path>) -> Result<Config, ApiError> {
 }
 
 fn load_at(dir: Option<&Path>) -> Result<Config, ApiError> {
-    let uid = rustix::process::getuid().as_raw();
-    let dirs = Dirs::find(|name| env::var_os(name).map(PathBuf::from), uid)
+    let dirs = Dirs::find(|name| env::var_os(name).map(PathBuf::from))
         .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
     let project = dir.and_then(project_file);
     let files = [

@@ -149,17 +149,15 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
             "it must belong to you and be writable, on a writable file system".to_owned()
         }
         Remedy::ReplaceDirectory => {
-            "remove it, or set XDG_RUNTIME_DIR to a directory that belongs to you".to_owned()
+            "remove it, or set XDG_STATE_HOME and XDG_CACHE_HOME to directories that belong to you".to_owned()
         }
         Remedy::MakeDirectory => "create it first".to_owned(),
         Remedy::CopyToDirectory => "specify a directory as the target".to_owned(),
         Remedy::EndWithSlash => "to copy into that directory, end the path with a slash".to_owned(),
         Remedy::FreeTargetSpace => "free space there, or copy to another file system".to_owned(),
         Remedy::MakeDirectoryWritable => {
-            "make it writable, or set XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to writable directories"
-                .to_owned()
+            "make it writable, or set XDG_STATE_HOME and XDG_CACHE_HOME to writable directories".to_owned()
         }
-        Remedy::ShortenRuntimeDirectory => "set XDG_RUNTIME_DIR to a directory with a shorter path".to_owned(),
         Remedy::Reinstall => {
             "banger-agent must be in the directory of bangerd; build it with `cargo xtask build`, or reinstall"
                 .to_owned()
@@ -181,6 +179,10 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::RestartDaemon => "run `banger daemon restart`; VMs keep running".to_owned(),
         Remedy::ReadDaemonLog => "run the command again, and see `banger daemon logs`".to_owned(),
         Remedy::StopOtherDaemon => "stop it with: banger daemon stop".to_owned(),
+        Remedy::StopOnOtherHost { host, lock } => format!(
+            "on {host}, stop its VMs and run `banger daemon stop`; if {host} will not return, remove {}",
+            lock.display()
+        ),
         Remedy::SetVmm { vmm, in_software } => {
             let how =
                 if *in_software { "in software, about ten times slower".to_owned() } else { format!("with {vmm}") };

@@ -9,6 +9,7 @@ mod doctor;
 mod fd_passing;
 mod routes;
 mod serve;
+mod socket;
 mod splice;
 mod startup;
 mod upload;
@@ -19,8 +20,8 @@ use clap::{Parser, Subcommand};
 
 /// The daemon that owns banger's VMs
 ///
-/// `banger` starts it automatically. It keeps its state under XDG_STATE_HOME and its sockets under XDG_RUNTIME_DIR,
-/// and runs until `banger daemon stop`. VMs continue to run without it.
+/// `banger` starts it automatically. It keeps its state and its sockets under XDG_STATE_HOME, and runs until
+/// `banger daemon stop`. VMs continue to run without it.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

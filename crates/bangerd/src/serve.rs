@@ -15,7 +15,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
@@ -24,6 +24,7 @@ use crate::{
     daemon::{Daemon, Peer},
     fd_passing::FdReceivingStream,
     routes,
+    socket::Socket,
 };
 
 /// Maximum number of connections; each needs a few KiB, and a stream occupies one while it lasts.
@@ -39,7 +40,7 @@ const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until a request or a signal stops it. VMs continue to run.
-pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), ApiError> {
+pub(crate) async fn serve(daemon: Daemon, mut socket: Socket) -> Result<(), ApiError> {
     let failed =
         |error: std::io::Error| ApiError::new(ErrorKind::Io, format!("bangerd cannot serve: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -50,8 +51,8 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     loop {
         let slot = slots.clone().acquire_owned().await;
         let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+            accepted = socket.accept() => match accepted {
+                Ok(stream) => stream,
                 // The error of one connection, or too few descriptors: try others, but not at full speed.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -92,7 +93,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             drop(slot);
         });
     }
-    drop(listener);
+    drop(socket);
     // The socket stays: the next daemon, which then holds the lock, replaces it.
     end_operations(&daemon.engine).await;
     daemon.stopping.cancel();

@@ -1,30 +1,24 @@
-//! Starts the daemon: directories, lock, log, store, socket. Reports to the process that started it that it is ready,
+//! Starts the daemon: lock, log, store, socket. Reports to the process that started it that it is ready,
 //! or why not.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, Remedy, config::Variable};
-use banger_engine::{Engine, Programs, RotatingLog};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use banger_engine::{Engine, Programs, RotatingLog, StoreLock};
 use serde_json::json;
-use tokio::net::UnixListener;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-use crate::{daemon::Daemon, serve::serve};
-
-/// Timeout for another daemon to release the lock. A daemon that stops has 20 s to undo operations and 5 s for its
-/// last responses; its end releases the lock at once.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
+use crate::{daemon::Daemon, serve::serve, socket::Socket};
 
 /// Maximum size of the log, in bytes.
 const LOG_MAX: u64 = 8 << 20;
@@ -54,24 +48,20 @@ async fn run_async() -> Result<(), ApiError> {
     // leads a process group.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let dirs = find_dirs()?;
-    banger_engine::create_private_dir(&dirs.state)?;
-    banger_engine::create_private_dir(&dirs.runtime)?;
-    let _lock = lock(&dirs.runtime.join("bangerd.lock")).await?;
-    init_log(&dirs.daemon_log())?;
+    let lock = StoreLock::acquire(find_dirs()?).await?;
+    init_log(&lock.dirs().daemon_log())?;
     let (bangerd, build) = own_program()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd is starting");
-    let engine = Engine::open(dirs.clone(), programs(bangerd)).await?;
-    let listener = listen(&dirs.socket())?;
+    let engine = Engine::open(lock, programs(bangerd)).await?;
+    let socket = Socket::bind(engine.dirs().socket()).map_err(io_error("listen on its socket"))?;
     engine.warm_up();
     report(&json!({ "ready": true }));
-    serve(Daemon::new(engine, build), listener).await
+    serve(Daemon::new(engine, build), socket).await
 }
 
 /// Returns banger's directories, from this process's environment.
 pub(crate) fn find_dirs() -> Result<Dirs, ApiError> {
-    let uid = rustix::process::getuid().as_raw();
-    Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
+    Dirs::find(|name| std::env::var_os(name).map(PathBuf::from))
         .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))
 }
 
@@ -79,23 +69,6 @@ pub(crate) fn find_dirs() -> Result<Dirs, ApiError> {
 pub(crate) fn programs(bangerd: PathBuf) -> Programs {
     let agent = bangerd.with_file_name("banger-agent");
     Programs { bangerd, agent }
-}
-
-/// Locks the directories against a second daemon. Waits for a daemon that is stopping.
-async fn lock(path: &Path) -> Result<File, ApiError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(io_error("open the lock file"))?;
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
-    match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
-        Ok(Ok(locked)) => locked.map_err(io_error("lock its directories")),
-        Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
-        Err(_) => Err(ApiError::new(ErrorKind::Busy, format!("another bangerd holds {}", path.display()))
-            .remedy(Remedy::StopOtherDaemon)),
-    }
 }
 
 /// Appends lines of JSON to the log at `path`.
@@ -115,20 +88,6 @@ pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
     let meta = fs::metadata(&path).map_err(io_error("stat its own executable"))?;
     let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Ok((path, ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns }))
-}
-
-/// Listens at `path`. Removes an old socket there: the lock ensures that its daemon is dead.
-fn listen(path: &Path) -> Result<UnixListener, ApiError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove the old socket")(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(io_error("listen on its socket"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .map_err(io_error("set the permissions of its socket"))?;
-    Ok(listener)
 }
 
 /// Prints one line for the process that started the daemon, then redirects standard output to /dev/null.

@@ -5,17 +5,18 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt, MetadataExt},
+        unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, Remedy, config::Variable};
+use banger_api::{ApiError, Dirs, ErrorKind, LockRecord, ProgramId, Remedy, config::Variable};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
+    fs::OFlags,
+    process::{Pid, PidfdFlags, getuid, pidfd_open},
 };
 use serde::Deserialize;
 use tokio::{
@@ -32,12 +33,19 @@ const START_TIMEOUT: Duration = Duration::from_secs(180);
 /// Maximum length of the daemon's first line, in bytes.
 const MAX_FIRST_LINE: u64 = 64 << 10;
 
+/// A random number for each boot of the host (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The daemon's directories, and the path of its program.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) dirs: Dirs,
     pub(crate) program: PathBuf,
 }
+
+/// The exclusive right to start the daemon, until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct StartLock(#[expect(dead_code, reason = "an open file keeps its lock")] File);
 
 /// The daemon's first line on its standard output.
 #[derive(Deserialize)]
@@ -52,8 +60,8 @@ impl Daemon {
     /// `banger`, else one on `PATH`.
     pub(crate) fn find() -> Result<Self, ApiError> {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let dirs = Dirs::find(variable, rustix::process::getuid().as_raw())
-            .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+        let dirs =
+            Dirs::find(variable).map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
         let sibling = std::env::current_exe().ok().map(|exe| exe.with_file_name("bangerd"));
         let on_path = || {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -77,11 +85,13 @@ impl Daemon {
 
     /// Connects to the running daemon; `None` if none runs.
     pub(crate) async fn connect(&self) -> Result<Option<UnixStream>, ApiError> {
-        let socket = self.dirs.socket();
-        check_dir(&self.dirs.runtime)?;
+        check_dir(&self.dirs.state)?;
+        let dirs = Dirs { runtime: self.runtime()?, ..self.dirs.clone() };
+        check_dir(&dirs.runtime)?;
+        let socket = dirs.socket();
         match UnixStream::connect(&socket).await {
             Ok(stream) => {
-                let uid = rustix::process::getuid().as_raw();
+                let uid = getuid().as_raw();
                 match stream.peer_cred() {
                     Ok(peer) if peer.uid() == uid || peer.uid() == 0 => Ok(Some(stream)),
                     Ok(_) => Err(ApiError::new(
@@ -91,8 +101,12 @@ impl Daemon {
                     Err(error) => Err(failed("connect to", &socket)(error)),
                 }
             }
+            // Nothing listens there, or its path is too long for a socket.
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
+                ) =>
             {
                 Ok(None)
             }
@@ -100,12 +114,45 @@ impl Daemon {
         }
     }
 
+    /// Returns the directory of the daemon's sockets: by its record in the store's lock file, else the default.
+    fn runtime(&self) -> Result<PathBuf, ApiError> {
+        let path = self.dirs.store_lock();
+        // Not blocking, and no link: only a file of this user is read.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.dirs.runtime.clone()),
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
+        let meta = file.metadata().map_err(failed("stat", &path))?;
+        let problem = match () {
+            () if !meta.is_file() => "is not a regular file",
+            () if meta.uid() != getuid().as_raw() => "belongs to another user",
+            () if meta.mode() & 0o022 != 0 => "can be written by other users",
+            () => {
+                let mut text = vec![0; LockRecord::MAX];
+                let length = file.read_at(&mut text, 0).map_err(failed("read", &path))?;
+                let record = LockRecord::parse(text.get(..length).unwrap_or_default(), meta.ino());
+                // Those of an earlier boot are gone, and their names may belong to another user now.
+                let boot_id = fs::read_to_string(BOOT_ID).map_err(failed("read", Path::new(BOOT_ID)))?;
+                let record = record.filter(|record| record.boot_id == boot_id.trim_end());
+                return Ok(record.map_or_else(|| self.dirs.runtime.clone(), |record| record.runtime));
+            }
+        };
+        Err(unusable(&path, problem))
+    }
+
     /// Connects to the daemon, and starts it if none runs.
     pub(crate) async fn connect_or_start(&self) -> Result<UnixStream, ApiError> {
         if let Some(stream) = self.connect().await? {
             return Ok(stream);
         }
-        let _one_at_a_time = self.start_lock().await?;
+        let start_lock = self.lock_start().await?;
+        self.connect_or_start_locked(&start_lock).await
+    }
+
+    /// As [`connect_or_start`](Self::connect_or_start), by a client that has locked the start.
+    pub(crate) async fn connect_or_start_locked(&self, _: &StartLock) -> Result<UnixStream, ApiError> {
         if let Some(stream) = self.connect().await? {
             return Ok(stream);
         }
@@ -113,17 +160,17 @@ impl Daemon {
         self.connect().await?.ok_or_else(|| self.start_error("it exited at once"))
     }
 
-    /// Locks the start: two clients that find no daemon at the same time must not both start one.
-    async fn start_lock(&self) -> Result<File, ApiError> {
-        let dir = &self.dirs.runtime;
+    /// Locks the start: two clients must not both start a daemon, nor one stop a daemon that another has just started.
+    pub(crate) async fn lock_start(&self) -> Result<StartLock, ApiError> {
+        let dir = &self.dirs.state;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
         check_dir(dir)?;
-        let path = dir.join("start.lock");
+        let path = self.dirs.start_lock();
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(failed("open", &path))?;
         let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
         match timeout(START_TIMEOUT, locked).await {
-            Ok(Ok(locked)) => locked.map_err(failed("lock", &path)),
+            Ok(Ok(locked)) => locked.map(StartLock).map_err(failed("lock", &path)),
             Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
             Err(_) => Err(self.start_error("timed out while another banger was starting it")),
         }
@@ -196,11 +243,16 @@ fn check_dir(dir: &Path) -> Result<(), ApiError> {
         Err(error) => return Err(failed("stat", dir)(error)),
         Ok(meta) if meta.is_symlink() => "is a symbolic link",
         Ok(meta) if !meta.is_dir() => "is not a directory",
-        Ok(meta) if meta.uid() != rustix::process::getuid().as_raw() => "belongs to another user",
+        Ok(meta) if meta.uid() != getuid().as_raw() => "belongs to another user",
         Ok(_) => return Ok(()),
     };
-    let error = ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {problem}", dir.display()));
-    Err(error.remedy(Remedy::ReplaceDirectory))
+    Err(unusable(dir, problem))
+}
+
+fn unusable(path: &Path, problem: &str) -> ApiError {
+    let error =
+        ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {problem}", path.display()));
+    error.remedy(Remedy::ReplaceDirectory)
 }
 
 fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {

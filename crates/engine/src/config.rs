@@ -97,7 +97,7 @@ mod tests {
             "BANGER_SYSTEM_CONFIG" => Some(path.join("system.toml")),
             _ => None,
         };
-        let dirs = Dirs::find(lookup, 7).unwrap();
+        let dirs = Dirs::find(lookup).unwrap();
         let files = ConfigFiles::new(&dirs);
         assert_eq!(files.current().unwrap().disk_size(), Size::gib(8));
         fs::write(path.join("system.toml"), "[vm]\ndisk_size = '1G'\nvcpu = 2\n").unwrap();

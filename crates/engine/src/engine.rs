@@ -1,6 +1,6 @@
 //! The engine, which composes the services.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use banger_api::{ApiError, Dirs, EventKind, Operation, OperationState, ReadLog, WatchEvents};
 
@@ -9,6 +9,7 @@ use crate::{
     catalog::Catalogs,
     config::ConfigFiles,
     dirs,
+    error::EngineError,
     image::Images,
     kernel::{Initrds, Kernels},
     layout::store_file,
@@ -16,7 +17,8 @@ use crate::{
     programs::Programs,
     recovery::Recovery,
     sessions::Sessions,
-    store::Store,
+    store::{Store, VmRecord},
+    store_lock::StoreLock,
     vm::{self, Actors, Services, Vms},
     vmms::{self, Vmms},
     watch::{self, ByteStream},
@@ -37,6 +39,7 @@ pub struct Engine {
     pub cache: Arc<Cache>,
     dirs: Arc<Dirs>,
     store: Arc<Store>,
+    lock: Arc<StoreLock>,
     operations: Operations,
     sessions: Arc<Sessions>,
     vmms: Arc<Vmms>,
@@ -44,19 +47,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store under `dirs`, and takes over the VMs that the last daemon left.
+    /// Opens the store that `lock` is for, and takes over the VMs that the last daemon left.
     ///
     /// # Errors
     /// Returns an error if a directory or the store cannot be used.
-    pub async fn open(dirs: Dirs, programs: Programs) -> Result<Self, ApiError> {
+    pub async fn open(lock: StoreLock, programs: Programs) -> Result<Self, ApiError> {
+        let dirs = Arc::new(lock.dirs().clone());
         for dir in [&dirs.state, &dirs.cache, &dirs.runtime] {
             dirs::create_private(dir)?;
         }
-        let dirs = Arc::new(dirs);
         let config = Arc::new(ConfigFiles::new(&dirs));
-        let store = Arc::new(Store::open(&store_file(&dirs))?);
+        let store = Arc::new(Store::open_locked(&store_file(&dirs), lock.file()?)?);
         let vmms = Arc::new(Vmms::new(vmms::search(&programs, &dirs.runtime, false), config.clone()));
-        let engine = Self::compose(dirs, config, store, vmms, programs);
+        let engine = Self::compose(dirs, config, store, vmms, programs, Arc::new(lock));
         engine.recovery.take_over().await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         engine.store.event_log().publish(EventKind::DaemonStarted { version });
@@ -71,6 +74,7 @@ impl Engine {
         store: Arc<Store>,
         vmms: Arc<Vmms>,
         programs: Programs,
+        lock: Arc<StoreLock>,
     ) -> Self {
         let operations = Operations::new(store.event_log().clone());
         let sessions = Arc::new(Sessions::new(store.clone()));
@@ -114,7 +118,20 @@ impl Engine {
         let vms = Arc::new(Vms::new(services.clone(), actors.clone(), operations.clone()));
         let recovery =
             Arc::new(Recovery { services, actors, vms: vms.clone(), operations: operations.clone() });
-        Self { vms, images, kernels, catalogs, cache, dirs, store, operations, sessions, vmms, recovery }
+        Self {
+            vms,
+            images,
+            kernels,
+            catalogs,
+            cache,
+            dirs,
+            store,
+            lock,
+            operations,
+            sessions,
+            vmms,
+            recovery,
+        }
     }
 
     /// Returns banger's directories.
@@ -173,9 +190,12 @@ impl Engine {
         Ok(self.recovery.repair().await?)
     }
 
-    /// Checkpoints the store into its one file. The daemon does this last, before it exits.
+    /// Checkpoints the store into its one file, and records that the daemon has stopped. It does this last, before it
+    /// exits.
     pub fn close(&self) {
-        if let Err(error) = self.store.checkpoint() {
+        let closed = self.store.checkpoint().and_then(|()| self.store.vms()).map_err(EngineError::from);
+        let running = |vms: Vec<VmRecord>| vms.iter().filter(|vm| vm.handle.is_some()).count();
+        if let Err(error) = closed.and_then(|vms| self.lock.record_stop(running(vms))) {
             tracing::warn!(%error, "cannot checkpoint the store's write-ahead log; the next start does it");
         }
     }
@@ -200,12 +220,4 @@ impl Engine {
     pub fn events(&self, watch: WatchEvents) -> ByteStream {
         watch::events(self.store.event_log(), watch)
     }
-}
-
-/// Creates the directory `path` with access for this user only.
-///
-/// # Errors
-/// Returns an error if it cannot be created, belongs to another user, or is a link or a file.
-pub fn create_private_dir(path: &Path) -> Result<(), ApiError> {
-    Ok(dirs::create_private(path)?)
 }

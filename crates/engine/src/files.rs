@@ -8,7 +8,15 @@ use std::{
 
 use banger_api::Size;
 
-use crate::error::EngineError;
+use crate::{admission::with_existing_ancestor, error::EngineError};
+
+/// The type of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileSystem {
+    pub(crate) name: &'static str,
+    /// Whether only one host can mount it at a time.
+    pub(crate) is_local: bool,
+}
 
 /// Syncs a file or directory to the disk.
 pub(crate) fn sync(path: &Path) -> Result<(), EngineError> {
@@ -55,4 +63,27 @@ pub(crate) fn disk_usage(path: &Path) -> Size {
     }
     // In units of 512 bytes, independent of the file system's block size (stat(2)).
     Size::bytes(blocks(path) * 512)
+}
+
+/// Returns the type of the file system that contains `path`, or will contain it. `None` if it is not a known one.
+pub(crate) fn file_system(path: &Path) -> Option<FileSystem> {
+    let magic = with_existing_ancestor(path, |path| Ok(rustix::fs::statfs(path)?.f_type)).ok()?;
+    let local = |name| Some(FileSystem { name, is_local: true });
+    let shared = |name| Some(FileSystem { name, is_local: false });
+    // statfs(2) and linux/magic.h.
+    match magic & 0xffff_ffff {
+        0xef53 => local("ext4"),
+        0x5846_5342 => local("xfs"),
+        0x9123_683e => local("btrfs"),
+        0x0102_1994 => local("tmpfs"),
+        0x794c_7630 => local("overlayfs"),
+        0x2fc1_2fc1 => local("zfs"),
+        0xf2f5_2010 => local("f2fs"),
+        0xca45_1a4e => local("bcachefs"),
+        0x6969 => shared("NFS"),
+        0x0102_1997 => shared("9p"),
+        0x6573_5546 => shared("FUSE"),
+        0xff53_4d42 | 0xfe53_4d42 => shared("SMB"),
+        _ => None,
+    }
 }

@@ -223,7 +223,7 @@ mod tests {
             use_path: false,
             kvm: KvmSource::Fixed(KvmProbe::new(verdict, "fixed")),
         };
-        let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 7).unwrap();
+        let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned())).unwrap();
         let dirs = Dirs { system_config: dir.join("none.toml"), ..dirs };
         Vmms::new(search, Arc::new(ConfigFiles::new(&dirs)))
     }

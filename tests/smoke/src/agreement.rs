@@ -14,8 +14,7 @@ use serde_json::Value;
 use crate::{Host, host::names_in, run::until};
 
 /// Entries of the runtime directory that belong to the daemon.
-const DAEMON_ENTRIES: [&str; 6] =
-    ["bangerd.lock", "bangerd.sock", "kvm.json", "kvm.partial", "start.lock", "vms"];
+const DAEMON_ENTRIES: [&str; 4] = ["bangerd.sock", "kvm.json", "kvm.partial", "vms"];
 
 /// A row of the journal, with its VM.
 struct JournalRow {
@@ -45,18 +44,18 @@ impl Host {
             "held more than once: {distinct:?} of {} rows",
             journal.len()
         );
-        for (dir, scope) in [("state/banger/vms", "vm"), ("run/banger/vms", "run")] {
+        for (dir, scope) in [("state/banger/vms", "vm"), ("state/banger/run/vms", "run")] {
             let rows = journal.iter().filter(|row| row.scope == scope && row.resource["kind"] == "folder");
             let known = rows.filter_map(|row| row.resource["path"].as_str()).map(PathBuf::from).collect();
             self.has_only(dir, &known)?;
         }
-        ensure!(names_in(&self.path("run/banger/vms"))?.len() == running, "{running} VMs are running");
+        ensure!(names_in(&self.path("state/banger/run/vms"))?.len() == running, "{running} VMs are running");
         for (dir, table) in [("state/banger/images", "images"), ("state/banger/kernels", "kernels")] {
             let ids = query_strings(&store, &format!("SELECT id FROM {table}"))?;
             self.has_only(dir, &ids.iter().map(|id| self.path(dir).join(id)).collect())?;
         }
-        let runtime = DAEMON_ENTRIES.map(|name| self.path("run/banger").join(name)).into();
-        self.has_only("run/banger", &runtime)?;
+        let runtime = DAEMON_ENTRIES.map(|name| self.path("state/banger/run").join(name)).into();
+        self.has_only("state/banger/run", &runtime)?;
         self.has_only_processes(daemon, &journal)?;
         self.holds_no_device()
     }

@@ -219,7 +219,7 @@ impl Host {
     pub fn nothing_left(&self) -> Result<()> {
         let vms = self.json(&["ps", "-a"])?;
         ensure!(vms == Value::Array(vec![]), "VMs are left: {vms}");
-        for dir in ["state/banger/vms", "run/banger/vms"] {
+        for dir in ["state/banger/vms", "state/banger/run/vms"] {
             let remaining = names_in(&self.path(dir))?;
             ensure!(remaining.is_empty(), "left in {dir}: {remaining:?}");
         }
@@ -295,13 +295,13 @@ pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Hard-links the files under `from` into `to`. The store and the logs are copied, because they are written to.
+/// Hard-links the files under `from` into `to`. The store, logs and locks are copied, because they are written to.
 pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let name = entry.file_name().to_string_lossy().into_owned();
-        let written = name.starts_with("store.") || name.ends_with(".log");
+        let written = name.starts_with("store.") || name.ends_with(".log") || name.ends_with(".lock");
         if entry.file_type()?.is_dir() {
             fs::create_dir_all(&target)?;
             fs::set_permissions(&target, fs::metadata(&source)?.permissions())?;

@@ -78,7 +78,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         memory(&stage)?;
     }
     if is_selected(Benchmark::Ps) {
-        let socket = stage.socket();
+        let socket = stage.socket()?;
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--fail", "--unix-socket"]).arg(&socket).arg("http://localhost/v1/vms");
         let ps = || timed(&mut stage.banger(&["ps"]));

@@ -21,21 +21,18 @@ use crate::{
 pub(super) struct Stage {
     programs: PathBuf,
     dir: TempDir,
-    /// Outside the workspace, because a socket's path is limited to 107 bytes.
-    runtime: TempDir,
 }
 
 impl Stage {
     pub(super) fn new(project: &Project) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
-        let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
         let template = template::dir(project);
         for part in ["state", "cache", "config"] {
             check(
                 Command::new("cp").args(["-a", "--sparse=always"]).arg(template.join(part)).arg(dir.path()),
             )?;
         }
-        Ok(Self { programs: project.programs(), dir, runtime })
+        Ok(Self { programs: project.programs(), dir })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -46,8 +43,11 @@ impl Stage {
         self.dir.path().join("state/banger")
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
-        self.runtime.path().join("banger/bangerd.sock")
+    /// Returns the path of the daemon's socket. Starts the daemon if none runs.
+    pub(super) fn socket(&self) -> Result<PathBuf> {
+        self.ok(&["ps"])?;
+        let status = self.json(&["daemon", "status"])?;
+        Ok(status["socket"].as_str().with_context(|| format!("no socket in {status}"))?.into())
     }
 
     pub(super) fn banger(&self, arguments: &[&str]) -> Command {
@@ -57,10 +57,9 @@ impl Stage {
     }
 
     /// Returns the environment variables that make banger use these directories.
-    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 4] {
+    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 3] {
         let part = |name: &str| self.dir.path().join(name);
         [
-            ("XDG_RUNTIME_DIR", self.runtime.path().to_owned()),
             ("XDG_STATE_HOME", part("state")),
             ("XDG_CACHE_HOME", part("cache")),
             ("XDG_CONFIG_HOME", part("config")),
@@ -84,7 +83,7 @@ impl Stage {
     }
 
     pub(super) fn vm_runtime(&self, vm: &str) -> Result<PathBuf> {
-        Ok(self.runtime.path().join("banger/vms").join(self.vm_id(vm)?))
+        Ok(self.socket()?.with_file_name("vms").join(self.vm_id(vm)?))
     }
 
     /// Returns the daemon's resident memory in MiB.

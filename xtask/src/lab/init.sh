@@ -28,8 +28,7 @@ while echo alive >&3; do sleep 5; done &
 
 # The scenarios link the template's files, so their directories and the template share this disk. Only the store is
 # changed, so it is copied.
-mkdir -p /lab/template /lab/home /run/lab
-chmod 700 /run/lab
+mkdir -p /lab/template /lab/home
 for part in state cache config; do
     if [ -d "/lab/$part" ]; then
         mv "/lab/$part" /lab/template/
@@ -51,7 +50,7 @@ done
 export HOME=/root USER=root LOGNAME=root LANG=C.UTF-8 TERM=${TERM:-linux}
 export PATH=/in/programs:/in/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export XDG_STATE_HOME=/lab/home/state XDG_CACHE_HOME=/lab/home/cache XDG_CONFIG_HOME=/lab/home/config
-export XDG_RUNTIME_DIR=/run/lab BANGER_PROGRAMS=/in/programs BANGER_SMOKE_TEMPLATE=/lab/template
+export BANGER_PROGRAMS=/in/programs BANGER_SMOKE_TEMPLATE=/lab/template
 export BANGER_FAIL_PROGRAMS=/in/failing
 cd /root
 

@@ -73,7 +73,6 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         EndWithSlash,
         FreeTargetSpace,
         MakeDirectoryWritable,
-        ShortenRuntimeDirectory,
         Reinstall,
         InstallOneBuild,
         InstallDaemon,
@@ -86,6 +85,10 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         RestartDaemon,
         ReadDaemonLog,
         StopOtherDaemon,
+        StopOnOtherHost {
+            host: "alpha".to_owned(),
+            lock: PathBuf::from("/home/ada/.local/state/banger/store.lock"),
+        },
         RunDoctor,
         Unknown,
     ];

@@ -224,7 +224,8 @@ fn add_host(out: &mut Outputs) {
         json!({
             "version": "0.1.0", "build": "fe01-2c4f81-a2e4c8-187ccb1c5d7e2f00", "pid": 41_502, "uptime_s": 812,
             "resident": 18_874_368, "running_vms": 1, "operations": 0,
-            "socket": "/run/user/1000/banger/bangerd.sock", "state_dir": "/home/ada/.local/state/banger",
+            "socket": "/home/ada/.local/state/banger/run/bangerd.sock",
+            "state_dir": "/home/ada/.local/state/banger",
             "log": "/home/ada/.local/state/banger/bangerd.log", "vmm": "qemu 7.2.22 with KVM",
             "kvm": "a guest ran",
         }),

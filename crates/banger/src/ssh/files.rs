@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     fn dirs(dir: &Path) -> Dirs {
-        Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 0).unwrap()
+        Dirs::find(|name| (name == "HOME").then(|| dir.to_owned())).unwrap()
     }
 
     fn mode(path: &Path) -> u32 {

@@ -23,16 +23,12 @@ struct NamedObject {
 }
 
 impl Client {
-    /// Starts the daemon if none runs, and restarts a daemon whose program was replaced.
+    /// Starts the daemon if none runs, and replaces a daemon whose program was replaced.
     ///
     /// # Errors
     /// Returns an error if it does not start, or the old one is busy.
     pub async fn ensure_daemon(&self) -> Result<(), ApiError> {
-        match self.send(Method::GET, "/v1/daemon", empty_body()).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await,
-            Err(error) => Err(error),
-        }
+        self.send_retrying(Method::GET, "/v1/daemon", || Ok(empty_body())).await.map(drop)
     }
 
     /// Stops the daemon, if one runs, and starts it. VMs keep running.
@@ -40,8 +36,23 @@ impl Client {
     /// # Errors
     /// Returns an error if it is busy and `force` is not set, or if it does not start.
     pub async fn restart_daemon(&self, force: bool) -> Result<(), ApiError> {
+        let start_lock = self.daemon.lock_start().await?;
         self.stop_daemon(force).await?;
-        self.daemon.connect_or_start().await.map(drop)
+        self.daemon.connect_or_start_locked(&start_lock).await.map(drop)
+    }
+
+    /// Replaces a daemon of another build by one of this build, unless another command has already done that.
+    async fn replace_daemon(&self) -> Result<(), ApiError> {
+        let start_lock = self.daemon.lock_start().await?;
+        if let Some(stream) = self.daemon.connect().await? {
+            let stream = FdPassingStream { stream, file: None };
+            let build = Some(self.daemon.build()?.to_string());
+            let response = self.send_over(stream, Method::GET, "/v1/operations", empty_body(), build).await;
+            if !response.is_ok_and(|response| response.status().is_success()) {
+                self.stop_daemon(false).await?;
+            }
+        }
+        self.daemon.connect_or_start_locked(&start_lock).await.map(drop)
     }
 
     /// Stops the daemon and waits until it has ended; false if none runs. VMs keep running.
@@ -52,11 +63,13 @@ impl Client {
         let Some(stream) = self.daemon.connect().await? else { return Ok(false) };
         let process = DaemonProcess::of_peer(&stream)?;
         let path = format!("/v1/daemon/stop?force={force}");
-        let response = self
-            .send_over(FdPassingStream { stream, file: None }, Method::POST, &path, empty_body(), None)
-            .await?;
-        if !response.status().is_success() {
-            return Err(http::read(response).await?);
+        let stream = FdPassingStream { stream, file: None };
+        match self.send_over(stream, Method::POST, &path, empty_body(), None).await {
+            Ok(response) if !response.status().is_success() => return Err(http::read(response).await?),
+            Ok(_) => {}
+            // It is already ending: another command has stopped it.
+            Err(error) if error.kind == ErrorKind::Io => {}
+            Err(error) => return Err(error),
         }
         process.wait().await?;
         Ok(true)
@@ -130,7 +143,7 @@ impl Client {
         mut body: impl FnMut() -> Result<Body, ApiError>,
     ) -> Result<hyper::Response<hyper::body::Incoming>, ApiError> {
         match self.send(method.clone(), path, body()?).await {
-            Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await?,
+            Err(error) if error.kind == ErrorKind::VersionSkew => self.replace_daemon().await?,
             // A daemon that is being killed may still accept connections; a GET is safe to repeat.
             Err(error) if error.kind == ErrorKind::Io && method == Method::GET => {}
             result => return result,

@@ -132,7 +132,7 @@ mod tests {
             "BANGER_SYSTEM_CONFIG" => Some(path.join("etc/config.toml")),
             _ => None,
         };
-        let dirs = Dirs::find(lookup, 7).unwrap();
+        let dirs = Dirs::find(lookup).unwrap();
         let files = CatalogFiles::new(&dirs);
         assert!(files.check().is_none());
         assert_eq!(*files.layers(&[]).unwrap().all, *banger_image::catalog());

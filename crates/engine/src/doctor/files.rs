@@ -1,4 +1,4 @@
-//! Checks of banger's directories, its sockets' paths, and the agent program.
+//! Checks of banger's directories, sockets and lock, and of the agent program.
 
 use std::{
     fs::{self, File},
@@ -10,14 +10,8 @@ use banger_api::{ApiError, Check, Dirs, ErrorKind, Remedy, Size, SubjectKind};
 use super::finding::{Finding, into_check};
 use crate::{
     admission::with_existing_ancestor, dirs, error::EngineError, files::disk_usage, layout::SET_ASIDE_PREFIX,
-    programs::Programs,
+    programs::Programs, runtime_dir, store_lock,
 };
-
-/// Maximum path length of a Unix socket (unix(7)), without the terminating zero.
-const MAX_SOCKET_PATH: usize = 107;
-
-/// Maximum length of a socket's name below a VM's runtime directory.
-const MAX_SOCKET_NAME: usize = "/vsock.sock_4294967295".len();
 
 pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
     let dir = |name: &str, path: &Path| into_check(name, check_private_dir(name, path));
@@ -25,7 +19,8 @@ pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
         dir("state directory", &dirs.state),
         dir("cache directory", &dirs.cache),
         dir("runtime directory", &dirs.runtime),
-        into_check("sockets", check_sockets(dirs)),
+        sockets(&dirs.runtime),
+        into_check("store lock", check_host(dirs)),
         into_check("guest agent", check_agent(&programs.agent)),
     ]
     .into_iter()
@@ -71,18 +66,22 @@ fn set_aside(state: &Path) -> Option<Check> {
     })
 }
 
-/// Checks the length of socket paths; a path that is too long fails late, with an unclear error.
-pub(crate) fn check_sockets(dirs: &Dirs) -> Finding {
-    let longest = dirs.vm_runtime("0123456789abcdef").as_os_str().len() + MAX_SOCKET_NAME;
-    if longest <= MAX_SOCKET_PATH {
-        return Ok(Check::pass("sockets", format!("in {}", dirs.runtime.display())));
-    }
-    let message = format!(
-        "the path of {} is {} characters too long for sockets in it",
-        dirs.runtime.display(),
-        longest - MAX_SOCKET_PATH
-    );
-    Err(ApiError::new(ErrorKind::Invalid, message).remedy(Remedy::ShortenRuntimeDirectory))
+/// Returns where sockets are, or will be.
+fn sockets(runtime: &Path) -> Check {
+    let message = match runtime_dir::excess(runtime) {
+        0 => format!("in {}", runtime.display()),
+        excess => format!(
+            "will be in a directory of /tmp: the path of {} is {excess} characters too long",
+            runtime.display()
+        ),
+    };
+    Check::pass("sockets", message)
+}
+
+/// Checks that no daemon or VM of another host uses the store.
+fn check_host(dirs: &Dirs) -> Finding {
+    store_lock::check_host(dirs)?;
+    Ok(Check::pass("store lock", "no other host uses the store"))
 }
 
 /// Checks the agent program, which is copied into every guest.
@@ -111,43 +110,9 @@ fn file_error(kind: SubjectKind, name: &str, path: &Path, problem: &str) -> ApiE
     ApiError::new(ErrorKind::Io, message).about(kind, name).remedy(Remedy::RestoreFile)
 }
 
-/// Returns the type of the file system that contains `path`, or will contain it.
-pub(super) fn file_system(path: &Path) -> String {
-    let magic = with_existing_ancestor(path, |path| Ok(rustix::fs::statfs(path)?.f_type));
-    // statfs(2) and linux/magic.h.
-    let name = magic.ok().and_then(|magic| {
-        Some(match magic & 0xffff_ffff {
-            0xef53 => "ext4",
-            0x5846_5342 => "xfs",
-            0x9123_683e => "btrfs",
-            0x0102_1994 => "tmpfs",
-            0x794c_7630 => "overlayfs",
-            0x2fc1_2fc1 => "zfs",
-            0xf2f5_2010 => "f2fs",
-            0xca45_1a4e => "bcachefs",
-            0x6969 => "NFS",
-            0x0102_1997 => "9p",
-            0x6573_5546 => "FUSE",
-            _ => return None,
-        })
-    });
-    name.map_or_else(|| "this file system".to_owned(), str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_runtime_path_too_long_for_sockets_is_reported() {
-        let dirs = |runtime: &str| {
-            let found = Dirs::find(|_| Some("/h".into()), 7).unwrap();
-            Dirs { runtime: runtime.into(), ..found }
-        };
-        assert!(check_sockets(&dirs("/run/user/1000/banger")).is_ok());
-        let error = check_sockets(&dirs(&format!("/{}", "x".repeat(70)))).unwrap_err();
-        assert!(error.message.contains("7 characters too long"), "{error}");
-    }
 
     #[test]
     fn missing_and_empty_files_of_store_rows_are_reported() {

@@ -20,18 +20,22 @@ use banger_sys::confine::Support;
 use crate::{
     catalog::{CatalogFiles, check_signed},
     config::{ConfigFiles, host_size},
+    files::file_system,
     layout::store_file,
     programs::Programs,
+    store_lock,
     vmms::{self, Vmms},
 };
 use finding::into_check;
 
 pub(crate) use capacity::check_disk_space;
-pub(crate) use files::{check_agent, check_private_dir, check_record, check_sockets};
+pub(crate) use files::{check_agent, check_private_dir, check_record};
 
 /// Checks everything that VMs need of this host; `stronger` is a configuration layer above the daemon's own files.
 /// KVM is probed again, and the daemon uses the new verdict too.
 pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Check> {
+    let runtime = store_lock::last_runtime(dirs).unwrap_or_else(|| dirs.runtime.clone());
+    let dirs = &Dirs { runtime, ..dirs.clone() };
     let files = Arc::new(ConfigFiles::new(dirs));
     // The CLI, which reads all layers, reports a broken file; here, the other checks run without it.
     let layers = [stronger].into_iter().chain(files.layers().unwrap_or_default());
@@ -58,7 +62,7 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
 
 /// Returns the kind of system overlay that VMs use, and the reason.
 fn overlay(dirs: &Dirs) -> Check {
-    let kind = files::file_system(&dirs.state);
+    let kind = file_system(&dirs.state).map_or("this file system", |file_system| file_system.name);
     Check::pass(
         "system overlay",
         format!("overlay: a sparse disk for each VM over the image, mounted in the guest; works on {kind}"),
@@ -72,7 +76,7 @@ mod tests {
     use std::{fs, path::Path};
 
     fn host(dir: &Path) -> (Dirs, Programs) {
-        let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 7).unwrap();
+        let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned())).unwrap();
         let dirs = Dirs { runtime: dir.join("run"), ..dirs };
         (dirs, Programs { bangerd: "/bin/true".into(), agent: "/bin/true".into() })
     }

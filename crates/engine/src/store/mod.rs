@@ -10,7 +10,8 @@ mod kernels;
 mod vms;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -150,6 +151,8 @@ fn random_id() -> i32 {
 pub(crate) struct Store {
     connection: Mutex<Connection>,
     event_log: EventLog,
+    /// The locked file of [`open_locked`](Store::open_locked): the lock lasts until no task uses the store.
+    _lock: Option<File>,
     /// The copy's directory, after [`open_read_only`](Store::open_read_only). Dropped after the connection.
     copy: Option<TempDir>,
 }
@@ -161,7 +164,17 @@ impl Store {
         let mut connection = connect(path)?;
         migrate(&mut connection, MIGRATIONS).map_err(unreadable(path))?;
         read_only(&connection, true)?;
-        Ok(Self { connection: Mutex::new(connection), event_log: EventLog::default(), copy: None })
+        Ok(Self {
+            connection: Mutex::new(connection),
+            event_log: EventLog::default(),
+            _lock: None,
+            copy: None,
+        })
+    }
+
+    /// Opens the store at `path`, and keeps `lock` open.
+    pub(crate) fn open_locked(path: &Path, lock: File) -> Result<Self, StoreError> {
+        Ok(Self { _lock: Some(lock), ..Self::open(path)? })
     }
 
     /// Opens the store at `path` for reading only; returns `None` if there is none. Opens a migrated copy, so that

@@ -5,7 +5,7 @@ use banger_api::{ApiError, CreateVm, ErrorKind, Remedy, SubjectKind};
 use super::services::Services;
 use crate::{
     admission,
-    doctor::{check_agent, check_disk_space, check_private_dir, check_record, check_sockets},
+    doctor::{check_agent, check_disk_space, check_private_dir, check_record},
     error::EngineError,
     operation::Context,
     spans::now_ns,
@@ -75,7 +75,6 @@ fn check_host(services: &Services) -> Problems {
     let mut problems = Problems::default();
     problems.add(check_agent(&services.programs.agent).map(drop));
     problems.add(check_private_dir("runtime directory", &services.dirs.runtime).map(drop));
-    problems.add(check_sockets(&services.dirs).map(drop));
     problems
 }
 

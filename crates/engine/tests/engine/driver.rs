@@ -10,7 +10,7 @@ use banger_api::{
     OperationEvent, PullImage, RegisterImage, RestartVm, SetVm, Size, StartVm, StopVm, Vm, VmState, Vmm,
     WatchEvents,
 };
-use banger_engine::{ByteStream, Engine, Events, Programs, Tar};
+use banger_engine::{ByteStream, Engine, Events, Programs, StoreLock, Tar};
 use banger_proto::{
     CopyDirection, CopyFiles, Decoder, Exec, ExitStatus, Frame, Greeting, Reply, Request, Stream,
 };
@@ -99,7 +99,7 @@ pub(crate) enum Command {
 
 /// Opens an engine.
 pub(crate) async fn open(dirs: Dirs, programs: Programs) -> Result<Engine, ApiError> {
-    Engine::open(dirs, programs).await
+    Engine::open(StoreLock::acquire(dirs).await?, programs).await
 }
 
 /// Returns a request for a small VM.

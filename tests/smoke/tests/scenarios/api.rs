@@ -12,7 +12,7 @@ fn an_openapi_client_creates_uses_and_deletes_a_vm() -> Result<()> {
     host.ok(&["ps"])?;
     let mut client = host.python()?;
     client.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/client.py"));
-    client.arg(host.path("run/banger/bangerd.sock")).arg("tiny");
+    client.arg(host.path("state/banger/run/bangerd.sock")).arg("tiny");
     let output = Running::start(client, "the Python client".to_owned())?.finish(b"")?.success()?;
     assert!(
         output.contains("OpenAPI 3.1.0") && output.ends_with("created, used and deleted a VM\n"),

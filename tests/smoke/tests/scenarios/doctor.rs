@@ -65,7 +65,7 @@ fn configuration_mistakes_are_reported_and_the_daemon_keeps_running() -> Result<
     host.banger(&["vm", "run", "--", "true"])?.fails(125, &expected)?;
     host.banger(&["config", "show"])?.fails(1, &expected)?;
     // An API client leaves fields out, for which the daemon reads the same file.
-    let mut api = UnixStream::connect(host.path("run/banger/bangerd.sock"))?;
+    let mut api = UnixStream::connect(host.path("state/banger/run/bangerd.sock"))?;
     api.write_all(b"POST /v1/vms HTTP/1.1\r\nhost: b\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")?;
     let answer = std::io::read_to_string(api)?;
     assert!(answer.contains("unknown key vm.memroy"), "{answer}");

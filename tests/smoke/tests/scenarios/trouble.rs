@@ -192,9 +192,10 @@ fn a_killed_vmm_is_reported_and_the_vm_starts_again() -> Result<()> {
 fn a_runtime_directory_that_is_a_symbolic_link_is_rejected() -> Result<()> {
     let host = Host::bare()?;
     fs::create_dir(host.path("elsewhere"))?;
-    std::os::unix::fs::symlink(host.path("elsewhere"), host.path("run/banger"))?;
+    fs::create_dir_all(host.path("state/banger"))?;
+    std::os::unix::fs::symlink(host.path("elsewhere"), host.path("state/banger/run"))?;
     host.banger(&["ps"])?.fails(1, &["symbolic link"])?;
-    fs::remove_file(host.path("run/banger"))?;
+    fs::remove_file(host.path("state/banger/run"))?;
     Ok(())
 }
 
