@@ -34,6 +34,11 @@ impl VmDir {
         Self(dirs.vm(id.as_str()))
     }
 
+    #[cfg(test)]
+    pub(crate) fn from_path(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

@@ -23,7 +23,7 @@ use crate::{
     operation::{OnDisconnect, Operations},
     resource::{ProcessRole, Resource},
     store::{Scope, VmRecord},
-    vm::{self, Actors, Services, VmProcesses, Vms},
+    vm::{self, Actors, LiveProcess, Services, VmProcesses, Vms},
 };
 
 /// Takes over what the last daemon left, and repairs the host later.
@@ -219,16 +219,13 @@ async fn record_down(services: &Services, record: &VmRecord, why: Option<&str>) 
     Ok(())
 }
 
-/// Returns the processes of a VM that should run, if they are alive and the same. Processes are identified by pid and
-/// start time; the VMM must also answer.
+/// Returns the processes of a VM that should run, if they are alive and the same. The VMM must also answer.
 async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<VmProcesses>, EngineError> {
     let Some(handle) = &record.handle else { return Ok(None) };
     let mut processes = VmProcesses::default();
     for row in services.store.journal_of(&record.id, Scope::Run)?.into_iter().rev() {
-        let Resource::Process { role, pid: Some(pid), started: Some(started), .. } = row.resource else {
-            continue;
-        };
-        match (vm::adopt(pid, started)?, role) {
+        let Resource::Process { role, id: Some(id), .. } = row.resource else { continue };
+        match (vm::adopt(&id)?, role) {
             (Some(process), role) => processes.add(role, process),
             // Without it, only the guest's later output is lost.
             (None, ProcessRole::Console) => {}
@@ -263,7 +260,7 @@ fn remove_orphan_dirs(services: &Services) -> Result<Vec<String>, EngineError> {
     let mut vms: HashSet<String> = services.store.vms()?.into_iter().map(|vm| vm.id.into()).collect();
     let mut messages = remove_unknown(disks, &vms);
     // A running VM that has no row still needs its sockets: they are its only connections.
-    vms.extend(orphan_processes(services).into_iter().map(|(_, id)| id.into()));
+    vms.extend(orphan_processes(services)?.into_iter().map(|(_, id)| id.into()));
     messages.extend(remove_unknown(sockets, &vms));
     let known = services.store.images()?.into_iter().map(|image| image.id.into()).collect();
     messages.extend(remove_unknown(images, &known));
@@ -283,19 +280,19 @@ fn remove_unknown(paths: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
         .collect()
 }
 
-/// Returns the processes of VMs that the store does not know, as pid and VM id.
-fn orphan_processes(services: &Services) -> Vec<(u32, Id)> {
-    let dirs = [services.dirs.runtime.join("vms"), services.dirs.state.join("vms")];
-    let mut orphans = vm::processes_in_dirs(&dirs);
+/// Returns the processes of VMs of this state directory that the store does not know: those of a store that was moved
+/// away.
+fn orphan_processes(services: &Services) -> Result<Vec<(LiveProcess, Id)>, EngineError> {
+    let mut orphans = vm::processes_of(&services.dirs.state.join("vms"))?;
     orphans.retain(|(_, id)| matches!(services.store.vm(id), Ok(None)));
-    orphans
+    Ok(orphans)
 }
 
 async fn kill_orphans(services: &Services) -> Result<Vec<String>, EngineError> {
     let mut messages = Vec::new();
-    for (pid, id) in orphan_processes(services) {
-        vm::kill(pid).await?;
-        messages.push(format!("killed process {pid} of VM {id}, which is not in the store"));
+    for (process, id) in orphan_processes(services)? {
+        process.kill().await?;
+        messages.push(format!("killed process {} of VM {id}, which is not in the store", process.pid));
     }
     Ok(messages)
 }

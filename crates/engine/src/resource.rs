@@ -13,9 +13,27 @@ pub(crate) enum Resource {
     /// A directory of banger's, with its contents.
     #[serde(rename = "folder")]
     Directory { path: PathBuf },
-    /// A process. Before it is started it has no pid: it is then identified by its program and by `marker`, the VM's
-    /// id, which is one of its arguments.
-    Process { role: ProcessRole, program: PathBuf, marker: String, pid: Option<u32>, started: Option<u64> },
+    /// A process. Before it is started it has no id: it is then identified by `marker`, which only its environment
+    /// has.
+    Process {
+        role: ProcessRole,
+        program: PathBuf,
+        marker: String,
+        #[serde(flatten)]
+        id: Option<ProcessId>,
+    },
+}
+
+/// The identity of a process. A pid alone may belong to another process later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: u32,
+    /// Start time in clock ticks since the host's boot.
+    pub(crate) started: u64,
+    /// Id of that boot. Journals of earlier builds lack it.
+    pub(crate) boot_id: Option<String>,
+    /// Device and inode of the program's file. Journals of earlier builds lack it.
+    pub(crate) executable: Option<(u64, u64)>,
 }
 
 /// The purpose of a VM's process. The names match journals of earlier builds.
@@ -46,7 +64,7 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory { path } => write!(f, "directory {}", path.display()),
-            Self::Process { role, pid: Some(pid), .. } => write!(f, "process {pid} ({role})"),
+            Self::Process { role, id: Some(id), .. } => write!(f, "process {} ({role})", id.pid),
             Self::Process { role, .. } => write!(f, "a process ({role})"),
         }
     }
@@ -76,10 +94,16 @@ mod tests {
 
     #[test]
     fn a_journal_of_an_earlier_build_is_read() {
-        let row =
-            r#"{"kind":"process","role":"vsock device","program":"/p","marker":"m","pid":7,"started":9}"#;
-        let resource: Resource = serde_json::from_str(row).unwrap();
-        assert_eq!(resource.to_string(), "process 7 (vsock device)");
-        assert_eq!(serde_json::to_string(&resource).unwrap(), row);
+        for (ids, name) in [
+            (r#""pid":7,"started":9"#, "process 7 (vsock device)"),
+            (r#""pid":null,"started":null"#, "a process (vsock device)"),
+        ] {
+            let row =
+                format!(r#"{{"kind":"process","role":"vsock device","program":"/p","marker":"m",{ids}}}"#);
+            let resource: Resource = serde_json::from_str(&row).unwrap();
+            assert_eq!(resource.to_string(), name);
+            let text = serde_json::to_string(&resource).unwrap();
+            assert_eq!(serde_json::from_str::<Resource>(&text).unwrap(), resource);
+        }
     }
 }

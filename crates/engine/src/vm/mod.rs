@@ -30,6 +30,7 @@ mod guest;
 mod hardware;
 mod idle;
 mod logs;
+mod marker;
 mod names;
 mod pause;
 mod policy;
@@ -47,7 +48,8 @@ mod vms;
 
 pub(crate) use actors::Actors;
 pub(crate) use idle::stop_idle;
-pub(crate) use process::{VmProcesses, adopt, kill, processes_in_dirs};
+pub(crate) use marker::processes_of;
+pub(crate) use process::{LiveProcess, VmProcesses, adopt};
 pub(crate) use revert::revert;
 pub(crate) use sampling::sample;
 pub(crate) use services::Services;

@@ -1,23 +1,20 @@
-//! Processes that outlive the daemon: identified by pid and start time, watched through a pidfd.
+//! Processes that outlive the daemon: identified by more than their pids, watched through pidfds.
 
 use std::{
     fmt, fs,
-    os::{
-        fd::AsFd,
-        unix::{ffi::OsStrExt, fs::MetadataExt},
-    },
-    path::{Path, PathBuf},
+    os::{fd::AsFd, unix::fs::MetadataExt},
     task::Poll,
     time::Duration,
 };
 
-use banger_api::Id;
 use banger_sys::{Watched, signal_of};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getuid, pidfd_open, pidfd_send_signal,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal};
 
-use crate::{error::EngineError, resource::ProcessRole};
+use crate::{
+    error::EngineError,
+    host::boot_id,
+    resource::{ProcessId, ProcessRole},
+};
 
 /// Timeout for the VMM to exit after its guest has ended. The guest's connections break first.
 pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,72 +142,36 @@ impl VmProcesses {
     }
 }
 
-/// Returns the start time of process `pid` in clock ticks since boot (`/proc/pid/stat`, field 22). Together with
-/// the pid, it identifies a process. Returns `None` if there is no such process.
-pub(crate) fn start_time(pid: u32) -> Option<u64> {
+/// Returns the identity of process `pid`, or `None` if there is no such process.
+pub(crate) fn identify(pid: u32) -> Result<Option<ProcessId>, EngineError> {
+    let boot_id = Some(boot_id()?);
+    Ok(start_time(pid).map(|started| ProcessId { pid, started, boot_id, executable: executable(pid) }))
+}
+
+/// Returns the start time of process `pid` in clock ticks since boot (`/proc/pid/stat`, field 22).
+fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Returns this user's processes that run `program` with `marker` in an argument.
-pub(crate) fn find(program: &Path, marker: &str) -> Vec<u32> {
-    let marked = own_processes().filter(|pid| {
-        let proc_dir = format!("/proc/{pid}");
-        let runs = || fs::read_link(format!("{proc_dir}/exe")).is_ok_and(|exe| exe == program);
-        let marked =
-            || fs::read(format!("{proc_dir}/cmdline")).is_ok_and(|line| contains(&line, marker.as_bytes()));
-        runs() && marked()
+/// Returns the device and inode of the file that process `pid` runs, also after the file was replaced. `None` if the
+/// process has ended and was not waited for yet.
+fn executable(pid: u32) -> Option<(u64, u64)> {
+    fs::metadata(format!("/proc/{pid}/exe")).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Opens the process with this identity. Returns `None` if it has ended.
+pub(crate) fn adopt(id: &ProcessId) -> Result<Option<LiveProcess>, EngineError> {
+    let Some(process) = open(id.pid)? else { return Ok(None) };
+    // Checked after the open: while the pidfd is open and the identity matches, the pid cannot be reused.
+    let is_same = identify(id.pid)?.is_some_and(|current| {
+        let same_boot = id.boot_id.is_none() || id.boot_id == current.boot_id;
+        let executables = id.executable.zip(current.executable);
+        current.started == id.started && same_boot && executables.is_none_or(|(then, now)| then == now)
     });
-    marked.collect()
-}
-
-/// Returns this user's processes.
-fn own_processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| {
-        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == getuid().as_raw())
-    })
-}
-
-/// Returns the pid and VM of this user's processes that have a VM's path below one of `dirs` in their arguments.
-pub(crate) fn processes_in_dirs(dirs: &[PathBuf]) -> Vec<(u32, Id)> {
-    let mut processes = Vec::new();
-    for pid in own_processes() {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let named = dirs.iter().find_map(|dir| id_after(&line, dir.as_os_str().as_bytes()));
-        processes.extend(named.map(|id| (pid, id)));
-    }
-    processes
-}
-
-/// Returns the VM id that follows a directory's path and a slash in `line`.
-fn id_after(line: &[u8], dir: &[u8]) -> Option<Id> {
-    let at = line.windows(dir.len()).position(|window| window == dir)?;
-    let rest = line.get(at + dir.len()..)?.strip_prefix(b"/")?;
-    let end = rest.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(rest.len());
-    std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
-}
-
-/// Kills process `pid`, whatever program it runs.
-pub(crate) async fn kill(pid: u32) -> Result<(), EngineError> {
-    match open(pid)? {
-        Some(process) => process.kill().await,
-        None => Ok(()),
-    }
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
-}
-
-/// Opens process `pid` if it started at `started`. Returns `None` if that process has ended.
-pub(crate) fn adopt(pid: u32, started: u64) -> Result<Option<LiveProcess>, EngineError> {
-    let Some(process) = open(pid)? else { return Ok(None) };
-    // Checked after the open: while the pidfd is open and the start time matches, the pid cannot be reused.
-    Ok((start_time(pid) == Some(started)).then_some(process))
+    Ok(is_same.then_some(process))
 }
 
 /// Opens process `pid`. Returns `None` if there is none.
@@ -291,13 +252,20 @@ mod tests {
     use std::process::Command;
 
     #[tokio::test]
-    async fn only_a_live_process_with_a_matching_start_time_is_adopted() {
+    async fn only_a_live_process_with_the_same_identity_is_adopted() {
         let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
-        let started = start_time(child.id()).unwrap();
-        assert!(adopt(child.id(), started + 1).unwrap().is_none());
-        let process = adopt(child.id(), started).unwrap().unwrap();
-        process.kill().await.unwrap();
-        assert!(adopt(child.id(), started).unwrap().is_none());
+        let id = identify(child.id()).unwrap().unwrap();
+        for other in [
+            ProcessId { started: id.started + 1, ..id.clone() },
+            ProcessId { boot_id: Some("other".to_owned()), ..id.clone() },
+            ProcessId { executable: Some((1, 2)), ..id.clone() },
+        ] {
+            assert!(adopt(&other).unwrap().is_none(), "{other:?}");
+        }
+        let of_an_earlier_build = ProcessId { boot_id: None, executable: None, ..id.clone() };
+        assert!(adopt(&of_an_earlier_build).unwrap().is_some());
+        adopt(&id).unwrap().unwrap().kill().await.unwrap();
+        assert!(adopt(&id).unwrap().is_none());
     }
 
     #[tokio::test]
@@ -323,18 +291,5 @@ mod tests {
                 [cause, consequence].map(|(role, reason)| ProcessExit { role, reason });
             assert!(cause.cause_rank() > consequence.cause_rank(), "{cause}, {consequence}");
         }
-    }
-
-    #[test]
-    fn find_matches_both_the_program_and_the_marker() {
-        let program = fs::canonicalize("/bin/sleep").unwrap();
-        let marker = format!("1000.{}", std::process::id());
-        let mut child = Command::new(&program).arg(&marker).spawn().unwrap();
-        let found = find(&program, &marker);
-        let other = find(Path::new("/bin/nothing"), &marker);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(found, [child.id()]);
-        assert!(other.is_empty());
     }
 }

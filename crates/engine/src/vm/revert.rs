@@ -2,7 +2,7 @@
 
 use banger_api::Id;
 
-use super::process;
+use super::{marker, process};
 use crate::{
     error::EngineError,
     files::remove_dir,
@@ -30,17 +30,13 @@ pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), E
 async fn release(resource: &Resource) -> Result<(), EngineError> {
     match resource {
         Resource::Directory { path } => remove_dir(path),
-        Resource::Process { pid: Some(pid), started: Some(started), .. } => {
-            match process::adopt(*pid, *started)? {
-                Some(process) => process.kill().await,
-                None => Ok(()),
-            }
-        }
-        Resource::Process { program, marker, .. } => {
-            for pid in process::find(program, marker) {
-                if let Some(process) = process::open(pid)? {
-                    process.kill().await?;
-                }
+        Resource::Process { id: Some(id), .. } => match process::adopt(id)? {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        },
+        Resource::Process { marker, .. } => {
+            for process in marker::find(marker)? {
+                process.kill().await?;
             }
             Ok(())
         }
@@ -61,23 +57,21 @@ mod tests {
         let path = dir.path().join("vm");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("disk"), "x").unwrap();
-        let program = fs::canonicalize("/bin/sleep").unwrap();
-        let marker = format!("1000.7{}", std::process::id());
-        let child = std::process::Command::new(&program).arg(&marker).spawn().unwrap();
-        let started = process::start_time(child.id());
-        let named = Resource::Process {
+        let marker = format!("{}#{}", path.display(), std::process::id());
+        let mut sleep = std::process::Command::new("/bin/sleep");
+        let child = sleep.arg("1000").env(marker::VARIABLE, &marker).spawn().unwrap();
+        let process = |id| Resource::Process {
             role: ProcessRole::Vmm,
-            program: program.clone(),
+            program: "/bin/sleep".into(),
             marker: marker.clone(),
-            pid: Some(child.id()),
-            started,
+            id,
         };
-        let unnamed = Resource::Process { role: ProcessRole::Vmm, program, marker, pid: None, started: None };
+        let (named, unnamed) = (process(process::identify(child.id()).unwrap()), process(None));
         for resource in [&Resource::Directory { path: path.clone() }, &unnamed, &named] {
             release(resource).await.unwrap();
             release(resource).await.unwrap();
         }
         assert!(!path.exists());
-        assert_eq!(process::start_time(child.id()), None);
+        assert_eq!(process::identify(child.id()).unwrap(), None);
     }
 }

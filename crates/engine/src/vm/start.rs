@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::{
     console::{self, CONSOLE_LINES},
     guest::{Agent, unexpected},
+    marker::{self, new_marker},
     preflight,
     process::{self, EXIT_TIMEOUT, LiveProcess, ProcessExit, VmProcesses},
     revert::revert,
@@ -250,22 +251,17 @@ impl Start<'_> {
         Ok(Pipes { console: console_writer, vmm_output: vmm_output_writer })
     }
 
-    /// Starts a confined program, with an empty environment.
+    /// Starts a confined program. Its environment has only the VM's marker.
     fn spawn(&self, role: ProcessRole, mut command: Command) -> Result<LiveProcess, EngineError> {
         let program = &PathBuf::from(command.get_program());
-        let marker = self.record.id.to_string();
-        let resource = |pid| Resource::Process {
-            role,
-            program: program.to_owned(),
-            marker: marker.clone(),
-            pid,
-            started: pid.and_then(process::start_time),
-        };
+        let marker = new_marker(&self.services.vm_dir(self.record));
+        let resource =
+            |id| Resource::Process { role, program: program.to_owned(), marker: marker.clone(), id };
         let row = self.services.store.journal(&self.record.id, Scope::Run, &resource(None))?;
-        command.env_clear().current_dir("/");
+        command.env_clear().env(marker::VARIABLE, &marker).current_dir("/");
         let failed = |source| EngineError::Program { program: program.to_owned(), source };
         let child = command.spawn().map_err(failed)?;
-        self.services.store.update_journal_row(row, &resource(Some(child.id())))?;
+        self.services.store.update_journal_row(row, &resource(process::identify(child.id())?))?;
         tracing::info!(vm = %self.record.id, %role, pid = child.id(), program = %program.display(), "started");
         // An unreaped child stays a zombie, so its pid cannot have been reused.
         process::open(child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))

@@ -82,9 +82,9 @@ struct ProcessUsage {
 fn vm_usage(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUsage>, EngineError> {
     let mut all: Option<ProcessUsage> = None;
     for row in services.store.journal_of(&vm.id, Scope::Run)? {
-        let Resource::Process { pid: Some(pid), started: Some(started), .. } = row.resource else { continue };
-        let is_vmm = vm.handle.as_ref().is_some_and(|handle| handle.pid == pid);
-        let Some(process) = process_usage(pid, started, is_vmm) else { continue };
+        let Resource::Process { id: Some(id), .. } = row.resource else { continue };
+        let is_vmm = vm.handle.as_ref().is_some_and(|handle| handle.pid == id.pid);
+        let Some(process) = process_usage(id.pid, id.started, is_vmm) else { continue };
         all = Some(match all {
             None => process,
             Some(all) => ProcessUsage {

@@ -13,6 +13,7 @@ mod fixtures;
 mod host;
 mod killed;
 mod life;
+mod processes;
 mod registry;
 mod roles;
 mod soak;
@@ -107,6 +108,7 @@ fn tests() -> ExitCode {
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
     let trials = [
         life::trials(),
+        processes::trials(),
         failures::trials(),
         roles::trials(),
         concurrency::trials(),
