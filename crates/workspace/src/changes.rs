@@ -20,16 +20,13 @@ use crate::{
     git::{GitError, run, unexpected_output},
     import::Import,
     index::{GITLINK, Index, is_same_index, parse},
-    received::{Spool, check_rules, each_file},
+    received::{Spool, check_small_files, each_file},
     repository::object_id,
     snapshot::{excludes_file, tree_entries},
 };
 
 const INDEX: &[u8] = b".git/index";
 const EXCLUDE: &[u8] = b".git/info/exclude";
-
-/// Maximum number of ignore files. Each is written to disk, in directories of its own.
-const MAX_RULE_FILES: usize = 100_000;
 
 /// Maximum size of a file buffered in memory before git receives it, in bytes. Larger ones go to disk.
 const MAX_IN_MEMORY: usize = 8 << 20;
@@ -107,7 +104,7 @@ pub struct Changes {
 
 impl Guest {
     /// Opens the workspace of `record`, with the guest's listing `listed`. git's temporary data is created in
-    /// `cache`.
+    /// `cache`, within `budget`.
     ///
     /// # Errors
     /// Returns an error if the cache cannot be written.
@@ -116,8 +113,9 @@ impl Guest {
         record: Record,
         listed: Vec<ListedFile>,
         cache: &Path,
+        budget: &Budget,
     ) -> Result<Self, WorkspaceError> {
-        let temp_repo = TempRepository::create(repository, cache)?;
+        let temp_repo = TempRepository::create(repository, cache, budget)?;
         let listed = listed.into_iter().filter(|file| safe_path(&file.path)).collect();
         let excludes = excludes_file(repository);
         // Others are reachable from that commit.
@@ -140,7 +138,7 @@ impl Guest {
         excludes: Option<Vec<u8>>,
     ) -> Result<Self, WorkspaceError> {
         let cache = main.temp_repo.path().join("worktrees");
-        let mut guest = Self::new(repository, record, listed, &cache)?;
+        let mut guest = Self::new(repository, record, listed, &cache, main.temp_repo.budget())?;
         guest.temp_repo.borrow_objects(&main.temp_repo)?;
         let rules = [(INDEX, index), (EXCLUDE, excludes)];
         guest.rules = rules.into_iter().filter_map(|(path, bytes)| Some((path.to_vec(), bytes?))).collect();
@@ -183,10 +181,7 @@ impl Guest {
                     || file.path.ends_with(b"/.gitignore"))
         };
         let request = FileRequest::new(self.listed.iter().filter(is_rule_file).map(path_and_size));
-        if request.paths().count() > MAX_RULE_FILES {
-            return Err(WorkspaceError::TooLarge { what: "ignore files", limit: MAX_RULE_FILES.to_string() });
-        }
-        check_rules(&request)?;
+        check_small_files(&request)?;
         Ok(request)
     }
 
@@ -199,7 +194,6 @@ impl Guest {
     pub fn files_to_fetch(
         &mut self,
         rules: BTreeMap<Vec<u8>, Vec<u8>>,
-        budget: &Budget,
     ) -> Result<FileRequest, WorkspaceError> {
         self.rules.extend(rules);
         let tracked = self.tracked()?;
@@ -210,21 +204,13 @@ impl Guest {
         let unknown = self.listed.iter().filter(|file| matches!(file.kind, Kind::File | Kind::Link));
         let request =
             FileRequest::new(unknown.filter(|file| self.known_blob(file).is_none()).map(path_and_size));
+        let budget = self.temp_repo.budget();
         if request.size() > budget.files {
             return Err(WorkspaceError::TooLarge { what: "changed files", limit: size_text(budget.files) });
         }
         // A file is stored once to measure it, and once in a pack.
         budget.check_space(self.temp_repo.path(), request.size().saturating_add(request.largest()))?;
         Ok(request)
-    }
-
-    /// Returns whether a file of the workspace is new, changed or deleted. Call it after
-    /// [`files_to_fetch`](Self::files_to_fetch): ignored files do not count.
-    pub fn has_work(&self) -> bool {
-        let sent = &self.record.files;
-        let listed_paths: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
-        self.listed.iter().any(|file| sent.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file)))
-            || sent.keys().any(|path| !path.starts_with(b".git/") && !listed_paths.contains(path.as_slice()))
     }
 
     /// Returns a file's mode and blob, if it is as sent, and was as staged then.

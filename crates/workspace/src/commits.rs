@@ -7,14 +7,15 @@ use std::{
 };
 
 use crate::{
-    Budget, Changes, GuestRefs, Repository, TempRepository, WorkspaceError,
-    budget::{ResourceLimits, size_text},
+    Changes, GuestRefs, Repository, TempRepository, WorkspaceError,
+    budget::size_text,
     fetch::{existing, existing_in, lines},
     git::{GitError, run},
     guest_refs::{Named, StagedEntry, WorktreeRefs},
     record::Pulled,
     ref_names::{RefNames, by_id},
     repository::object_id,
+    snapshot::tree_entries,
     store::{Refs, refs, store_objects, update_refs},
 };
 
@@ -32,7 +33,6 @@ const REFLOG: &str = "reflog/";
 pub struct Work<'a> {
     repository: &'a Repository,
     temp_repo: &'a TempRepository,
-    budget: &'a Budget,
     pulled: Pulled,
     /// Refs that keep replaced work, that are deleted, and that are set.
     kept: Refs,
@@ -56,9 +56,8 @@ impl<'a> Work<'a> {
         changes: &'a Changes,
         guest_refs: Option<&GuestRefs>,
         worktrees: &Worktrees,
-        budget: &'a Budget,
     ) -> Result<Self, WorkspaceError> {
-        let collector = Collector::new(repository, vm, changes, worktrees, budget)?;
+        let collector = Collector::new(repository, vm, changes, worktrees)?;
         collector.work(guest_refs.unwrap_or(&GuestRefs::default()), worktrees)
     }
 
@@ -72,7 +71,11 @@ impl<'a> Work<'a> {
     /// # Errors
     /// Returns an error if the repository cannot be written, or has too little space.
     pub fn store(self) -> Result<Pulled, WorkspaceError> {
-        store_objects(&self.temp_repo.objects(), &self.repository.common_dir.join("objects"), self.budget)?;
+        store_objects(
+            &self.temp_repo.objects(),
+            &self.repository.common_dir.join("objects"),
+            self.temp_repo.budget(),
+        )?;
         update_refs(self.repository, &self.kept, &self.removed, &self.changed)?;
         Ok(self.pulled)
     }
@@ -83,7 +86,6 @@ struct Collector<'a> {
     vm: &'a str,
     changes: &'a Changes,
     temp_repo: &'a TempRepository,
-    budget: &'a Budget,
     names: RefNames,
     /// All refs of the host's repository that do not belong to this VM.
     host_refs: Refs,
@@ -99,13 +101,12 @@ impl<'a> Collector<'a> {
         vm: &'a str,
         changes: &'a Changes,
         worktrees: &Worktrees,
-        budget: &'a Budget,
     ) -> Result<Self, WorkspaceError> {
         repository.check_writable_parts()?;
         let temp_repo = changes.temp_repo();
         let sent = existing_in(repository, changes.sent_commits())?;
         for (_, changes) in worktrees {
-            store_objects(&changes.temp_repo().objects(), &temp_repo.objects(), budget)?;
+            store_objects(&changes.temp_repo().objects(), &temp_repo.objects(), temp_repo.budget())?;
         }
         // The history that the host will have: what is missing there must not be missing here.
         let shallow = repository.shallow()?;
@@ -114,7 +115,7 @@ impl<'a> Collector<'a> {
         let names = RefNames::new(vm, ignore_case);
         let (old_refs, host_refs) =
             refs(repository)?.into_iter().partition(|(name, _)| name.starts_with(names.prefix()));
-        Ok(Self { repository, vm, changes, temp_repo, budget, names, host_refs, old_refs, sent })
+        Ok(Self { repository, vm, changes, temp_repo, names, host_refs, old_refs, sent })
     }
 
     fn work(mut self, guest: &GuestRefs, worktrees: &Worktrees) -> Result<Work<'a>, WorkspaceError> {
@@ -230,9 +231,14 @@ impl<'a> Collector<'a> {
             return Ok(missing);
         }
         let input = lines(commits.iter().map(String::as_str)) + &excluding(known.into_iter());
-        let command = self.temp_repo.command(["rev-list", "--parents", "--ignore-missing", "--stdin"]);
-        let history =
-            self.history(run(command.within(MAX_HISTORY, Some(self.limits())), input.as_bytes()))?;
+        let arguments = ["rev-list", "--parents", "--ignore-missing", "--stdin"];
+        let history = run(self.temp_repo.limited_command(arguments, MAX_HISTORY), input.as_bytes());
+        let history = history.map_err(|error| match error {
+            GitError::UnexpectedOutput { .. } => {
+                WorkspaceError::TooLarge { what: "new commits", limit: size_text(MAX_HISTORY as u64) }
+            }
+            error => WorkspaceError::Incomplete(error),
+        })?;
         let history = String::from_utf8_lossy(&history);
         let contained: HashSet<&str> = history.lines().flat_map(|line| line.split(' ').skip(1)).collect();
         let all = history.lines().filter_map(|line| line.split(' ').next());
@@ -258,29 +264,16 @@ impl<'a> Collector<'a> {
 
     /// Checks that the host will have everything that the new refs need.
     fn check(&self) -> Result<(), WorkspaceError> {
-        if self.names.refs().len() > self.budget.refs {
-            let limit = self.budget.refs.to_string();
+        if self.names.refs().len() > self.temp_repo.budget().refs {
+            let limit = self.temp_repo.budget().refs.to_string();
             return Err(WorkspaceError::TooLarge { what: "branches, tags and logged commits", limit });
         }
         let known = existing(self.temp_repo, self.host_refs.values())?;
         let new = lines(self.names.refs().values().map(String::as_str));
         let input = new + &excluding(known.iter().map(String::as_str));
-        let command = self.temp_repo.command(["rev-list", "--objects", "--quiet", "--stdin"]);
-        let checked = run(command.within(MAX_HISTORY, Some(self.limits())), input.as_bytes());
+        let arguments = ["rev-list", "--objects", "--quiet", "--stdin"];
+        let checked = run(self.temp_repo.limited_command(arguments, MAX_HISTORY), input.as_bytes());
         checked.map(drop).map_err(WorkspaceError::Incomplete)
-    }
-
-    fn limits(&self) -> ResourceLimits {
-        ResourceLimits { file_size: self.budget.objects, memory: self.budget.memory }
-    }
-
-    fn history(&self, result: Result<Vec<u8>, GitError>) -> Result<Vec<u8>, WorkspaceError> {
-        result.map_err(|error| match error {
-            GitError::UnexpectedOutput { .. } => {
-                WorkspaceError::TooLarge { what: "new commits", limit: size_text(MAX_HISTORY as u64) }
-            }
-            error => WorkspaceError::Incomplete(error),
-        })
     }
 
     /// Decides what happens to the refs of earlier pulls.
@@ -319,8 +312,8 @@ impl<'a> Collector<'a> {
         };
         let is_changed = |(name, id): &(&String, &String)| self.old_refs.get(*name) != Some(*id);
         let changed = new.iter().filter(is_changed).map(|(name, id)| (name.clone(), id.clone())).collect();
-        let Self { repository, temp_repo, budget, .. } = self;
-        Ok(Work { repository, temp_repo, budget, pulled, kept, removed, changed, has_work })
+        let Self { repository, temp_repo, .. } = self;
+        Ok(Work { repository, temp_repo, pulled, kept, removed, changed, has_work })
     }
 
     /// Commits a working tree's files and index on top of `head`, if they differ. `dir` is where their refs are.
@@ -365,10 +358,14 @@ impl<'a> Collector<'a> {
     fn staged_tree(&self, base: Option<&str>, entries: &[&StagedEntry]) -> Result<String, WorkspaceError> {
         let index = self.temp_repo.path().join("staged");
         let git = |arguments: &[&str], input: &[u8]| {
-            let mut command = self.temp_repo.command(arguments);
+            let mut command = self.temp_repo.limited_command(arguments, MAX_HISTORY);
             command.env("GIT_INDEX_FILE", &index);
             run(command, input)
         };
+        if let Some(base) = base {
+            // Limits the index that git creates from it.
+            tree_entries(self.temp_repo, base)?;
+        }
         git(&["read-tree", base.unwrap_or("--empty")], b"")?;
         let mut input = Vec::new();
         for entry in entries {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Budget, GitState, Guest, GuestGit, GuestRefs, Repository, TempRepository, WorkspaceError,
+    GitState, Guest, GuestGit, GuestRefs, Repository, TempRepository, WorkspaceError,
     budget::{ResourceLimits, size_text},
     git::{GitCommand, run},
     guest_refs::GuestRepository,
@@ -23,12 +23,18 @@ pub fn fetch_refs(
     state: &GitState,
     git_dir: &[u8],
     guest_git: &GuestGit,
-    budget: &Budget,
 ) -> Result<GuestRefs, WorkspaceError> {
     let (record, temp_repo) = (guest.record(), guest.temp_repo());
     let id_length = record.state.id_length;
     let path = record.guest_path();
-    let repository = GuestRepository { git: temp_repo.git(), guest_git, path, git_dir, id_length, budget };
+    let repository = GuestRepository {
+        git: temp_repo.git(),
+        guest_git,
+        path,
+        git_dir,
+        id_length,
+        budget: temp_repo.budget(),
+    };
     let refs = repository.refs(state, guest.has_own_index())?;
     let sent = existing(temp_repo, &record.state.commits)?;
     let wanted = lines(refs.ids().into_iter().filter(|id| !sent.contains(*id)));
@@ -36,7 +42,7 @@ pub fn fetch_refs(
         // git asks for nothing that its own refs contain.
         let known: String = sent.iter().map(|id| format!("{id} refs/sent/{id}\n")).collect();
         temp_repo.write("packed-refs", known.as_bytes())?;
-        fetch_objects(temp_repo, guest_git, path, &wanted, budget)?;
+        fetch_objects(temp_repo, guest_git, path, &wanted)?;
     }
     Ok(refs)
 }
@@ -47,7 +53,6 @@ fn fetch_objects(
     guest_git: &GuestGit,
     path: &[u8],
     wanted: &str,
-    budget: &Budget,
 ) -> Result<(), WorkspaceError> {
     let mut url = b"ext::".to_vec();
     for word in &guest_git.0 {
@@ -65,6 +70,7 @@ fn fetch_objects(
     arguments.push(OsString::from_vec(url));
     let mut command = temp_repo.command(arguments).with_banger_variables();
     command.env("GIT_ALLOW_PROTOCOL", "ext");
+    let budget = temp_repo.budget();
     // A pack and its index.
     let file_size = budget.objects.min(budget.space(temp_repo.path())? / 2);
     let limits = ResourceLimits { file_size, memory: budget.memory };

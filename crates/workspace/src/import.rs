@@ -3,7 +3,8 @@
 use std::io::{self, Read, Write};
 
 use crate::{
-    TempRepository, WorkspaceError, git::GitError, process::Process, repository::object_id, temp_repo::quote,
+    TempRepository, WorkspaceError, budget::ResourceLimits, git::GitError, process::Process,
+    repository::object_id, temp_repo::quote,
 };
 
 const FAST_IMPORT: &str = "fast-import";
@@ -21,7 +22,9 @@ impl Import {
     /// Starts git in `temp_repo`.
     pub(crate) fn start(temp_repo: &TempRepository) -> Result<Self, WorkspaceError> {
         let arguments = ["-c", "fastimport.unpackLimit=1", FAST_IMPORT, "--quiet", "--force", "--done"];
-        let git = temp_repo.command(arguments).start()?;
+        // Its files are as large as those that it gets.
+        let limits = ResourceLimits { file_size: u64::MAX, memory: temp_repo.budget().memory };
+        let git = temp_repo.command(arguments).within(0, Some(limits)).start()?;
         Ok(Self { git: io::BufWriter::with_capacity(64 << 10, git), marks: 0 })
     }
 

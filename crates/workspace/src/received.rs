@@ -16,8 +16,11 @@ use crate::{
     record::{FILE, LINK, PROGRAM},
 };
 
-/// Maximum size of the ignore files and the index together, in bytes: far more than the largest repositories need.
-const MAX_RULES: u64 = 256 << 20;
+/// Maximum size of files in memory together, in bytes: ignore files, indexes and git's small files.
+const MAX_SMALL_FILES: u64 = 256 << 20;
+
+/// Maximum number of such files. Each ignore file is written to disk, in directories of its own.
+const MAX_SMALL_FILE_COUNT: usize = 100_000;
 
 /// Reads a listing from a guest.
 ///
@@ -53,7 +56,7 @@ pub fn read_files(
     input: impl Read,
     request: FileRequest,
 ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, WorkspaceError> {
-    check_rules(&request)?;
+    check_small_files(&request)?;
     let mut files = BTreeMap::new();
     let spool = Spool { memory: usize::MAX, dir: &std::env::temp_dir() };
     each_file(input, request, spool, |path, mode, _, content| {
@@ -68,11 +71,15 @@ pub fn read_files(
 }
 
 /// Checks the size of files that are read into memory. While they arrive, they can only grow by a fixed amount.
-pub(crate) fn check_rules(request: &FileRequest) -> Result<(), WorkspaceError> {
-    if request.size() > MAX_RULES {
-        return Err(WorkspaceError::TooLarge { what: "ignore files and index", limit: size_text(MAX_RULES) });
-    }
-    Ok(())
+pub(crate) fn check_small_files(request: &FileRequest) -> Result<(), WorkspaceError> {
+    let limit = if request.size() > MAX_SMALL_FILES {
+        size_text(MAX_SMALL_FILES)
+    } else if request.paths().count() > MAX_SMALL_FILE_COUNT {
+        format!("{MAX_SMALL_FILE_COUNT} files")
+    } else {
+        return Ok(());
+    };
+    Err(WorkspaceError::TooLarge { what: "ignore files, index or git state", limit })
 }
 
 /// Where files are until they have arrived.

@@ -10,7 +10,8 @@ use banger_files::{FileStat, Time, Tree, safe_path};
 use rustix::fs::FileType;
 
 use crate::{
-    Repository, TempRepository, WorkspaceError,
+    Budget, Repository, TempRepository, WorkspaceError,
+    budget::size_text,
     cat_file::Objects,
     error::reading,
     git::{GitError, read_file, run, unexpected_output},
@@ -90,7 +91,7 @@ impl Snapshot {
         if repository.is_partial_clone() {
             return Err(WorkspaceError::PartialClone);
         }
-        let temp_repo = TempRepository::create(&repository, cache)?;
+        let temp_repo = TempRepository::create(&repository, cache, &Budget::default())?;
         let tree = Tree::open(&repository.root).map_err(reading(&repository.root))?;
         let branch = options.branch.as_deref().map(|name| branch(&temp_repo, name)).transpose()?;
         let mut checkout = Checkout::of(&repository);
@@ -422,8 +423,16 @@ pub(crate) fn tree_entries(
     Ok(entries.into_iter().map(|entry| (entry.path, (entry.mode, entry.id))).collect())
 }
 
+/// Maximum size of a list of a commit's files, in bytes. A few small trees in each other can name any number of files.
+const MAX_TREE: usize = 256 << 20;
+
 fn list_tree(temp_repo: &TempRepository, arguments: &[&str]) -> Result<Vec<TreeEntry>, WorkspaceError> {
-    let listed = temp_repo.run(arguments, &[])?;
+    let listed = run(temp_repo.limited_command(arguments, MAX_TREE), &[]).map_err(|error| match error {
+        GitError::UnexpectedOutput { .. } => {
+            WorkspaceError::TooLarge { what: "files in a commit", limit: size_text(MAX_TREE as u64) }
+        }
+        error => error.into(),
+    })?;
     let lines = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty());
     let entry = |line| {
         let (words, path) = words(line)?;

@@ -13,7 +13,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use tempfile::TempDir;
 
 use crate::{
-    Repository, WorkspaceError,
+    Budget, Repository, WorkspaceError,
+    budget::ResourceLimits,
     error::{reading, writing},
     git::{Git, GitCommand, GitError, run},
 };
@@ -37,14 +38,16 @@ pub struct TempRepository {
     _lock: OwnedFd,
     /// The working tree of git commands, empty by default.
     files: PathBuf,
+    budget: Budget,
 }
 
 impl TempRepository {
-    /// Creates a temporary repository in `parent` for the objects of `repository`. Creates `parent` if it is missing.
+    /// Creates a temporary repository in `parent` for the objects of `repository`, and of a guest within `budget`.
+    /// Creates `parent` if it is missing.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.
-    pub fn create(repository: &Repository, parent: &Path) -> Result<Self, WorkspaceError> {
+    pub fn create(repository: &Repository, parent: &Path, budget: &Budget) -> Result<Self, WorkspaceError> {
         fs::create_dir_all(parent).map_err(writing(parent))?;
         remove_stale(parent);
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent).map_err(writing(parent))?;
@@ -62,7 +65,7 @@ impl TempRepository {
              compression = 1\n\twriteReverseIndex = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         );
         let files = dir.path().join("files");
-        let temp_repo = Self { git: repository.git.clone(), files, dir, _lock: lock };
+        let temp_repo = Self { git: repository.git.clone(), files, dir, _lock: lock, budget: budget.clone() };
         for name in ["files", "refs", "objects/info", "objects/pack", "info"] {
             temp_repo.create_dir(name)?;
         }
@@ -83,6 +86,11 @@ impl TempRepository {
 
     pub(crate) fn git(&self) -> &Git {
         &self.git
+    }
+
+    /// Returns the limits of a guest's data.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Returns the directory of the repository's own objects.
@@ -131,6 +139,16 @@ impl TempRepository {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_ATTR_NOSYSTEM", "1");
         command
+    }
+
+    /// Returns a git command that processes a guest's objects, with output of at most `max_output` bytes.
+    pub(crate) fn limited_command<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        max_output: usize,
+    ) -> GitCommand {
+        let limits = ResourceLimits { file_size: self.budget.objects, memory: self.budget.memory };
+        self.command(arguments).within(max_output, Some(limits))
     }
 
     /// Runs a git command in the repository, and returns its output.

@@ -208,8 +208,8 @@ fn changed_files_are_limited_before_they_are_fetched() {
     world.pull(&mut record).unwrap();
 }
 
-/// Stores a tree with only `entry`, and returns its id.
-fn nested(guest: &Path, depth: usize) -> String {
+/// Stores trees, each with the last one `width` times, and returns the id of the last of `depth`.
+fn nested(guest: &Path, depth: usize, width: usize) -> String {
     let mut child = Command::new("git")
         .current_dir(guest)
         .args(["mktree", "--batch"])
@@ -221,7 +221,9 @@ fn nested(guest: &Path, depth: usize) -> String {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut id = git(guest, &["rev-parse", "HEAD^{tree}"]);
     for _ in 0..depth {
-        stdin.write_all(format!("040000 tree {}\td\n\n", id.trim()).as_bytes()).unwrap();
+        let entry = |number| format!("040000 tree {}\td{number}\n", id.trim());
+        let entries: String = (0..width).map(entry).collect();
+        stdin.write_all(format!("{entries}\n").as_bytes()).unwrap();
         id.clear();
         stdout.read_line(&mut id).unwrap();
     }
@@ -234,9 +236,30 @@ fn nested(guest: &Path, depth: usize) -> String {
 fn trees_that_are_nested_without_end_are_rejected() {
     let (world, mut record) = sent_world();
     let guest = world.guest();
-    let tree = nested(&guest, 20_000);
+    let tree = nested(&guest, 20_000, 1);
     let commit = git(&guest, &["commit-tree", &tree, "-p", "HEAD", "-m", "deep"]);
     git(&guest, &["update-ref", "refs/heads/deep", commit.trim()]);
     let error = rejected(&world, &mut record, &Budget::default(), &world.guest_git());
     assert!(matches!(error, WorkspaceError::Git(_) | WorkspaceError::Incomplete(_)), "{error}");
+}
+
+#[test]
+fn trees_that_name_files_without_end_are_rejected() {
+    let (world, mut record) = sent_world();
+    let guest = world.guest();
+    let tree = nested(&guest, 12, 10);
+    let commit = git(&guest, &["commit-tree", &tree, "-p", "HEAD", "-m", "wide"]);
+    git(&guest, &["worktree", "add", "-q", "--no-checkout", "--detach", "../other", commit.trim()]);
+    let error = rejected(&world, &mut record, &Budget::default(), &world.guest_git());
+    assert!(has_limit(&error, "256 MiB"), "{error}");
+    // As the base of staged changes, of which the guest reports only one.
+    fs::remove_file(world.path("guest/other/.git")).unwrap();
+    fs::write(guest.join(".git/worktrees/other/index"), "").unwrap();
+    let blob = git(&guest, &["rev-parse", "HEAD:a"]);
+    let difference = format!(":000000 100644 {} {} A\\0a\\0", "0".repeat(40), blob.trim());
+    let GuestGit(mut words) = world.guest_git();
+    let script = words[2].to_str().unwrap();
+    words[2] = format!("case \"$*\" in *diff-index*) printf '{difference}'; exit ;; esac\n{script}").into();
+    let error = rejected(&world, &mut record, &Budget::default(), &GuestGit(words));
+    assert!(has_limit(&error, "256 MiB"), "{error}");
 }

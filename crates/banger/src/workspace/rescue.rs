@@ -122,7 +122,7 @@ impl Workspaces<'_> {
         let scratch = self.scratch.clone();
         let guest = blocking(move || {
             let repository = Repository::find(&Git::find()?, record.root())?;
-            Ok((Guest::new(&repository, record, listed, &scratch)?, repository))
+            Ok((Guest::new(&repository, record, listed, &scratch, &Budget::default())?, repository))
         });
         let (guest, repository) = guest.await?.map_err(api_error_for(vm))?;
         let (guest, request) = self.fetch_rules(vm, &guest_path, guest).await?;
@@ -139,7 +139,7 @@ impl Workspaces<'_> {
         let rules = guest.rule_files().map_err(api_error_for(vm))?;
         let rules = self.fetch_files(vm, path, rules).await?;
         let request = move || {
-            let request = guest.files_to_fetch(rules, &Budget::default())?;
+            let request = guest.files_to_fetch(rules)?;
             Ok((guest, request))
         };
         Ok(blocking(request).await?.map_err(api_error_for(vm))?)
@@ -172,7 +172,7 @@ impl Workspaces<'_> {
             state.set_files(self.fetch_files(vm, &path, state.files()).await?);
             let (guest_git, git_dir) = (self.guest_git(vm)?, path.clone());
             let fetched = move || {
-                let refs = fetch_refs(&guest, &state, &git_dir, &guest_git, &Budget::default())?;
+                let refs = fetch_refs(&guest, &state, &git_dir, &guest_git)?;
                 Ok((guest, state, refs))
             };
             let fetched = blocking(fetched).await?.map_err(api_error_for(vm))?;
@@ -239,8 +239,7 @@ impl Workspaces<'_> {
         let (name, guest) = (vm.name.to_string(), read.changes.guest_path().to_vec());
         let pulled = blocking(move || {
             let Read { repository, changes, refs, worktrees, .. } = read;
-            let budget = Budget::default();
-            let work = Work::collect(&repository, &name, &changes, refs.as_ref(), &worktrees, &budget)?;
+            let work = Work::collect(&repository, &name, &changes, refs.as_ref(), &worktrees)?;
             (!if_work || work.has_work()).then(|| work.store()).transpose()
         });
         let Some(pulled) = pulled.await?.map_err(api_error_for(vm))? else { return Ok(None) };

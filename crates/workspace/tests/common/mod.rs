@@ -126,8 +126,14 @@ impl World {
 
     /// Returns all changes in the guest since `record`.
     pub(crate) fn changes(&self, record: &Record) -> Result<Changes, WorkspaceError> {
-        let guest = Guest::new(&self.repository()?, record.clone(), self.listing()?, &self.cache())?;
-        let (guest, request) = with_rules(guest, &self.guest(), &Budget::default())?;
+        let guest = Guest::new(
+            &self.repository()?,
+            record.clone(),
+            self.listing()?,
+            &self.cache(),
+            &Budget::default(),
+        )?;
+        let (guest, request) = with_rules(guest, &self.guest())?;
         guest.into_changes(&*fetched(&self.guest(), &request), request)
     }
 
@@ -167,13 +173,13 @@ impl World {
     ) -> Result<Pulled, WorkspaceError> {
         let (repository, git_dir) = (self.repository()?, self.guest().join(".git"));
         let mut state = self.git_state()?;
-        let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
-        let (guest, request) = with_rules(guest, &self.guest(), budget)?;
+        let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache(), budget)?;
+        let (guest, request) = with_rules(guest, &self.guest())?;
         let mut refs = None;
         if guest.needs_objects() || !state.is_as_sent(record) {
             let files = state.files();
             state.set_files(read_files(&*fetched(&git_dir, &files), files)?);
-            refs = Some(fetch_refs(&guest, &state, b"/root/repo/.git", guest_git, budget)?);
+            refs = Some(fetch_refs(&guest, &state, b"/root/repo/.git", guest_git)?);
         }
         let changes = guest.into_changes(&*fetched(&self.guest(), &request), request)?;
         let mut worktrees = Worktrees::new();
@@ -185,10 +191,10 @@ impl World {
             let index = read_files(&*fetched(&git_dir, &request), request)?.into_values().next();
             let name = tree.name().to_owned();
             let guest = tree.into_guest(&repository, &changes, &state, index, listed)?;
-            let (guest, request) = with_rules(guest, &path, budget)?;
+            let (guest, request) = with_rules(guest, &path)?;
             worktrees.push((name, guest.into_changes(&*fetched(&path, &request), request)?));
         }
-        let work = Work::collect(&repository, "box", &changes, refs.as_ref(), &worktrees, budget)?;
+        let work = Work::collect(&repository, "box", &changes, refs.as_ref(), &worktrees)?;
         let pulled = work.store()?;
         record.set_pulled(&pulled);
         Ok(pulled)
@@ -196,10 +202,10 @@ impl World {
 }
 
 /// Gives `guest` its ignore files and index, and returns the files to fetch next.
-fn with_rules(mut guest: Guest, dir: &Path, budget: &Budget) -> Result<(Guest, FileRequest), WorkspaceError> {
+fn with_rules(mut guest: Guest, dir: &Path) -> Result<(Guest, FileRequest), WorkspaceError> {
     let request = guest.rule_files()?;
     let rules = read_files(&*fetched(dir, &request), request)?;
-    let request = guest.files_to_fetch(rules, budget)?;
+    let request = guest.files_to_fetch(rules)?;
     Ok((guest, request))
 }
 
