@@ -9,6 +9,8 @@ use tokio::{
     sync::oneshot,
 };
 
+use crate::oom::Unprotected;
+
 /// Starts programs and reports how they end. There is one reaper, because waiting for orphans would also reap the
 /// children of other waiters.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +27,10 @@ pub(crate) struct Child {
 impl Children {
     /// Starts `command`.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        let child = command.spawn()?;
+        let child = {
+            let _unprotected = Unprotected::new();
+            command.spawn()?
+        };
         let (sender, ended) = oneshot::channel();
         // The reaper cannot run between the spawn and this line: it is a task of the same thread.
         let raw = i32::try_from(child.id()).map_err(io::Error::other)?;

@@ -1,6 +1,6 @@
 //! Shuts the guest down, always by a reset: a reset ends both VMMs' processes, a power-off does not.
 
-use std::{fs, os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{fs, io, os::fd::OwnedFd, time::Duration};
 
 use banger_proto::InitKind;
 use rustix::{
@@ -26,10 +26,10 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 const AGENT_RESERVE: Duration = Duration::from_secs(4);
 
 /// The process that ends the guest.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Power {
     /// The agent as PID 1, with descriptors of the file systems that it mounted, last one first.
-    Agent(Rc<Vec<OwnedFd>>),
+    Agent(Vec<OwnedFd>),
     /// The image's init, at the agent's request.
     Init,
 }
@@ -55,17 +55,12 @@ impl Power {
     }
 }
 
-/// Ends the guest in order on Ctrl-Alt-Del, which the kernel reports to PID 1 as `SIGINT`.
-pub(crate) async fn on_ctrl_alt_del(power: Power) {
+/// Waits for Ctrl-Alt-Del, which the kernel reports to PID 1 as `SIGINT`; the agent's server sends it too.
+pub(crate) async fn ctrl_alt_del() -> io::Result<()> {
     // Fails only without CAP_SYS_BOOT, which PID 1 has. The key would then reset the machine at once.
     let _ = reboot(RebootCommand::CadOff);
-    match signal(SignalKind::interrupt()) {
-        Ok(mut pressed) => {
-            pressed.recv().await;
-            power.off(None).await;
-        }
-        Err(error) => log(&format!("cannot listen for Ctrl-Alt-Del: {error}")),
-    }
+    signal(SignalKind::interrupt())?.recv().await;
+    Ok(())
 }
 
 /// Resets the machine at once. Syncs the disks first, because unwritten data would be lost.
@@ -134,7 +129,7 @@ fn ask_init() -> bool {
         InitKind::Systemd => banger_sys::signal_of(34 + 5),
         // busybox init.c: SIGTERM is reboot.
         InitKind::Busybox => Some(Signal::TERM),
-        // The kernel's signal for Ctrl-Alt-Del; sysvinit, openrc-init, runit and s6 all handle it.
+        // The kernel's signal for Ctrl-Alt-Del; the agent as PID 1, sysvinit, openrc-init, runit and s6 all handle it.
         InitKind::Other => Some(Signal::INT),
     };
     let signal = signal.filter(|signal| handles_signal(*signal));

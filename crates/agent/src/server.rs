@@ -13,13 +13,15 @@ use crate::{
     failure::Failure,
     inspect,
     machine::Machine,
-    ports, sftp,
+    ports,
+    saved::Saved,
+    sftp,
     sockets::{self, PendingConnections},
     stream::Duplex,
     workspace,
 };
 
-/// Timeout for the host's request.
+/// Timeout for the host to read the greeting and send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Speaks the agent's protocol on behalf of a machine.
@@ -32,17 +34,23 @@ pub struct Server<M> {
     pending: PendingConnections,
     /// The image's variables, once the host has sent them.
     env: RefCell<BTreeMap<String, String>>,
+    saved: Saved,
 }
 
 impl<M: Machine> Server<M> {
     /// Returns a server for `machine`, and reaps this process's children in a task of the current `LocalSet`.
     pub fn start(boot: BootRecord, machine: M) -> Rc<Self> {
+        Self::with_saved(boot, machine, Saved::default())
+    }
+
+    /// Returns a server that knows what an earlier one has saved.
+    pub(crate) fn with_saved(boot: BootRecord, machine: M, saved: Saved) -> Rc<Self> {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let children = Children::default();
         spawn_local(children.clone().reap());
         let boot_id = boot_id.trim().to_owned();
-        let (pending, env) = (PendingConnections::default(), RefCell::default());
-        Rc::new(Self { boot, boot_id, machine, children, pending, env })
+        let (pending, env) = (PendingConnections::default(), RefCell::new(saved.variables()));
+        Rc::new(Self { boot, boot_id, machine, children, pending, env, saved })
     }
 
     /// Serves the one request of a connection.
@@ -55,14 +63,15 @@ impl<M: Machine> Server<M> {
             boot: self.boot.marks.clone(),
             init: self.boot.init.clone(),
         };
-        if outgoing.send_message(&greeting).await.is_err() {
-            return;
-        }
-        let request = match timeout(REQUEST_TIMEOUT, incoming.next()).await {
-            Ok(Ok(Some(frame))) => frame.parse::<Request>(),
-            Ok(Err(error)) => Err(error),
-            // The host has closed the connection, or is silent.
-            Ok(Ok(None)) | Err(_) => return,
+        let request = async {
+            outgoing.send_message(&greeting).await.ok()?;
+            incoming.next().await.transpose()
+        };
+        let request = match timeout(REQUEST_TIMEOUT, request).await {
+            Ok(Some(Ok(frame))) => frame.parse::<Request>(),
+            Ok(Some(Err(error))) => Err(error),
+            // The host has closed the connection, or neither reads nor writes.
+            Ok(None) | Err(_) => return,
         };
         let grace = match &request {
             Ok(Request::PowerOff(request)) => Some(request.grace_ms.map(Duration::from_millis)),
@@ -102,7 +111,9 @@ impl<M: Machine> Server<M> {
             Request::Configure(configure) => match self.machine.configure(configure).await {
                 Ok(()) => {
                     if !configure.env.is_empty() {
-                        self.env.replace(variables::by_name(&configure.env));
+                        let variables = variables::by_name(&configure.env);
+                        self.saved.save(&variables);
+                        self.env.replace(variables);
                     }
                     Reply::Configured
                 }

@@ -1,69 +1,69 @@
 //! Serves the host over vsock.
 
-use std::{io, process::ExitCode, rc::Rc, sync::Arc};
+use std::{fs::OpenOptions, io, os::fd::OwnedFd, process::ExitCode};
 
-use banger_proto::AGENT_PORT;
-use tokio::{
-    sync::Semaphore,
-    task::{LocalSet, spawn_local},
+use banger_proto::{AGENT_PORT, CALL_PORT};
+use banger_sys::connect_vsock;
+use rustix::{
+    fs::{FileType, fstat},
+    stdio::{dup2_stdout, stdout},
 };
+use tokio::task::{LocalSet, spawn_local};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 use crate::{
     boot_record::BootRecord,
-    console::log,
-    power::{self, Power},
+    callers,
+    console::{fail, log},
+    oom,
+    power::Power,
+    saved::Saved,
     server::Server,
 };
 
-/// Maximum number of connections: each exec holds four of the 1024 descriptors that a process has by default.
-const MAX_CONNECTIONS: usize = 200;
+/// Dials the host once, so that it need not poll for the guest. PID 1 does it before anything of the image runs: where
+/// the host does not see the port of the call, nobody else can call before the agent.
+pub(crate) fn call_host(port: u32) -> Option<OwnedFd> {
+    let called = connect_vsock(CALL_PORT, VMADDR_CID_HOST, port);
+    // No process on the host waits, for example because the guest restarted by itself.
+    called.map_err(|error| log(&format!("cannot connect to the host: {error}"))).ok()
+}
 
 /// Serves until the guest ends.
-pub(crate) fn run(mut record: BootRecord, power: Power) -> ExitCode {
+pub(crate) fn run(mut record: BootRecord) -> ExitCode {
+    oom::protect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| {
         LocalSet::new().block_on(&runtime, async {
             let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))?;
             record.mark("listening");
-            let ready_port = record.ready_port;
-            if let Power::Agent(_) = &power {
-                spawn_local(power::on_ctrl_alt_del(power.clone()));
+            let server = Server::with_saved(record, Power::Init, Saved::inherited()?);
+            if let Some(call) = take_call()? {
+                let server = server.clone();
+                spawn_local(async move { server.serve(VsockStream::from(call)).await });
             }
-            let server = Server::start(record, power);
-            spawn_local(dial_host(server.clone(), ready_port));
-            accept(server, listener).await
+            Err(callers::serve(&server, async || accept(&listener).await).await)
         })
     });
-    if let Err(error) = served {
-        log(&format!("cannot serve: {error}"));
-    }
-    ExitCode::FAILURE
-}
-
-/// Dials the host once, so that it need not poll for the guest.
-async fn dial_host(server: Rc<Server<Power>>, port: u32) {
-    match VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, port)).await {
-        Ok(stream) => server.serve(stream).await,
-        // No process on the host waits, for example because the guest restarted by itself.
-        Err(error) => log(&format!("cannot connect to the host: {error}")),
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot serve: {error}")),
     }
 }
 
-async fn accept(server: Rc<Server<Power>>, listener: VsockListener) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let (stream, from) = listener.accept().await?;
-        // Any user of the guest can also dial this port, and would get root's rights.
-        if from.cid() != VMADDR_CID_HOST {
-            continue;
-        }
-        let (server, slot) = (server.clone(), slots.clone().try_acquire_owned());
-        spawn_local(async move {
-            match slot {
-                Ok(_slot) => server.serve(stream).await,
-                Err(_) => log("too many connections: one was refused"),
-            }
-        });
+/// Accepts a connection. Returns `None` if it is not the host's: processes of the guest can dial this port too, and
+/// would get root's rights.
+async fn accept(listener: &VsockListener) -> io::Result<Option<VsockStream>> {
+    let (stream, from) = std::future::poll_fn(|context| listener.poll_accept(context)).await?;
+    Ok((from.cid() == VMADDR_CID_HOST).then_some(stream))
+}
+
+/// Returns the connection to the host that this process has inherited as its standard output, if it has one.
+pub(crate) fn take_call() -> io::Result<Option<OwnedFd>> {
+    if FileType::from_raw_mode(fstat(stdout())?.st_mode) != FileType::Socket {
+        return Ok(None);
     }
+    let call = rustix::io::fcntl_dupfd_cloexec(stdout(), 3)?;
+    dup2_stdout(OpenOptions::new().write(true).open("/dev/null")?)?;
+    Ok(Some(call))
 }

@@ -9,6 +9,7 @@ mod memory;
 mod session;
 mod signal;
 mod terminal;
+mod vsock;
 mod watched;
 
 pub use cpu_time::process_cpu_time;
@@ -17,4 +18,5 @@ pub use memory::configure_malloc;
 pub use session::{Credentials, lead_session};
 pub use signal::signal_of;
 pub use terminal::{Terminal, TerminalSide};
+pub use vsock::connect_vsock;
 pub use watched::Watched;

@@ -11,10 +11,9 @@ mod seed;
 
 use std::{
     io::{self, PipeWriter, Read, Write},
-    os::unix::process::CommandExt,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
-    process::{Child, Command, ExitCode},
-    rc::Rc,
+    process::{Child, Command, ExitCode, Stdio},
 };
 
 use cmdline::CmdLine;
@@ -27,6 +26,7 @@ use crate::{
     console::log,
     init,
     power::{self, Power},
+    supervisor::{self, PROCESS_NAME},
     vsock,
 };
 
@@ -74,21 +74,23 @@ fn bring_up(record: &mut BootRecord) -> Result<root::Root, BootError> {
     Ok(root)
 }
 
-/// Turns PID 1 into the image's init, with the agent as its child. Without an init, PID 1 itself serves the host.
+/// Turns PID 1 into the image's init, with the agent's supervisor as its child. Without an init, PID 1 itself is the
+/// supervisor.
 fn become_init(mut record: BootRecord, root: root::Root) {
+    let call = vsock::call_host(record.ready_port);
     if let Some(init) = init::find(Path::new("/")) {
         record.init = Some(init.to_owned());
-        let spawned = spawn_agent(&record);
+        let spawned = spawn_supervisor(&record, call.as_ref());
         if let Err(error) = &spawned {
             log(&format!("cannot serve the host: {error}"));
         }
         let error = Command::new(init).exec();
         log(&format!("cannot run {init}, continuing without it: {error}"));
         record.init = None;
-        if let Ok((mut agent, mut pipe)) = spawned {
-            // Fails if the agent has ended.
+        if let Ok((mut supervisor, mut pipe)) = spawned {
+            // Fails if the supervisor has ended.
             let _ = pipe.write_all(&[0]);
-            let _ = agent.wait();
+            let _ = supervisor.wait();
         }
     }
     mounts::mount_without_init();
@@ -96,17 +98,20 @@ fn become_init(mut record: BootRecord, root: root::Root) {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log(&format!("cannot raise the file descriptor limit: {error}"));
     }
-    vsock::run(record, Power::Agent(Rc::new(root.mounted)));
+    if let Err(error) = supervisor::run_as_init(&record, call, &Power::Agent(root.mounted)) {
+        log(&format!("cannot serve the host: {error}"));
+    }
 }
 
-/// Starts the agent that serves while this process becomes the init. A successful exec closes this end of the pipe; a
-/// byte in the pipe reports a failed one.
-fn spawn_agent(record: &BootRecord) -> io::Result<(Child, PipeWriter)> {
+/// Starts the supervisor, which waits while this process becomes the init. A successful exec closes this end of the
+/// pipe; a byte in the pipe reports a failed one.
+fn spawn_supervisor(record: &BootRecord, call: Option<&OwnedFd>) -> io::Result<(Child, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
-    let mut agent = Command::new("/proc/self/exe");
-    // systemd does not kill a process with such a name until the very end (its "Root storage daemons" page).
-    agent.arg0("@banger-agent").arg("serve").arg(serde_json::to_string(record)?).process_group(0);
-    Ok((agent.stdin(reader).spawn()?, writer))
+    let call = call.map(OwnedFd::try_clone).transpose()?;
+    let mut supervisor = Command::new("/proc/self/exe");
+    supervisor.arg0(PROCESS_NAME).arg(supervisor::SUPERVISE).arg(serde_json::to_string(record)?);
+    supervisor.process_group(0).stdin(reader).stdout(call.map_or_else(Stdio::null, Stdio::from));
+    Ok((supervisor.spawn()?, writer))
 }
 
 /// Waits until PID 1 is the image's init. Returns false if the init cannot be run.

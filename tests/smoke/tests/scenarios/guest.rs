@@ -210,3 +210,22 @@ fn vm_ports_ping_and_health_report_on_the_guest() -> Result<()> {
     host.banger(&["vm", "cp", "box:/etc/passwd", "-"])?.fails(1, &["stopped", "banger vm start box"])?;
     Ok(())
 }
+
+#[scenario(Here, Lab)]
+fn a_killed_agent_starts_again_and_still_stops_the_guest_in_order() -> Result<()> {
+    let host = Host::tiny()?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--disk-size", "64M"])?;
+    let script = |script: &str| host.banger(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    // The program of this session is not protected from the OOM killer, and the agent is.
+    let scores = "for server in $(busybox grep -l '^@banger-agent.serve' /proc/[0-9]*/cmdline); do
+        busybox cat ${server%cmdline}oom_score_adj; done; busybox cat /proc/self/oom_score_adj";
+    assert_eq!(script(scores)?.success()?, "-1000\n0\n");
+    let kill = "for server in $(busybox grep -l '^@banger-agent.serve' /proc/[0-9]*/cmdline); do
+        server=${server%/cmdline}; kill -9 ${server#/proc/}; done";
+    for _ in 0..2 {
+        script(kill)?.fails(125, &["connection"])?;
+        host.until("the agent serves again", || Ok(script("echo fine")?.success().is_ok()))?;
+    }
+    host.ok(&["vm", "stop", "box"])?;
+    host.disks_are_clean("box")
+}
