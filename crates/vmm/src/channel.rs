@@ -26,6 +26,9 @@ use crate::VmmError;
 /// Timeout for a guest to accept a connection. One without KVM needs a second or two, and longer on a busy host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// First vsock port of a guest that its users can bind; those below are root's, such as the agent's.
+const FIRST_UNPRIVILEGED_PORT: u32 = 1024;
+
 /// Maximum length of the answer to `CONNECT`, in bytes; `OK 4294967295\n` has 14.
 const ANSWER_MAX: usize = 16;
 
@@ -125,7 +128,8 @@ pub fn listen(guest: &GuestChannel, port: u32) -> Result<GuestListener, VmmError
 }
 
 impl GuestListener {
-    /// Accepts the next stream.
+    /// Accepts the next stream. The host kernel's vsock and `banger-vsock-device` accept streams of the guest's root only;
+    /// Firecracker does not tell the guest's port.
     ///
     /// # Errors
     /// Returns an error if the socket fails.
@@ -138,8 +142,8 @@ impl GuestListener {
             ListenerKind::Vsock { listener, cid } => loop {
                 let (stream, from) =
                     listener.accept().await.map_err(|source| VmmError::Guest { port: 0, source })?;
-                // Every guest on the host can reach this port.
-                if from.cid() == *cid {
+                // Every guest on the host can reach this port, and every user of this guest.
+                if from.cid() == *cid && from.port() < FIRST_UNPRIVILEGED_PORT {
                     return Ok(GuestStream::Vsock(stream));
                 }
             },

@@ -33,6 +33,9 @@ const MAX_RESETS: usize = 256;
 /// Maximum number of packets of a virtqueue between two waits for events.
 const BATCH: usize = 128;
 
+/// First port of the guest that its users can bind; those below are root's.
+const FIRST_UNPRIVILEGED_PORT: u32 = 1024;
+
 /// First port of the host's side of a connection, the same as Firecracker's.
 const FIRST_PORT: u32 = 1 << 30;
 
@@ -301,9 +304,10 @@ impl Muxer {
         }
     }
 
-    /// Gives the guest the connection that waits for it, if it asks for that port.
+    /// Gives the guest the connection that waits for it, if its root asks for that port.
     fn open(&mut self, ports: Ports, request: &Header) {
-        let ready = self.ready.take_if(|ready| ready.port == ports.host);
+        let is_root = ports.guest < FIRST_UNPRIVILEGED_PORT;
+        let ready = self.ready.take_if(|ready| is_root && ready.port == ports.host);
         let connection = ready.map(|ready| Connection::from_guest(ready.stream, ports, request));
         match connection.and_then(|connection| self.add(connection)) {
             Some(id) => {

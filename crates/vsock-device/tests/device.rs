@@ -147,7 +147,7 @@ fn an_invalid_connect_line_closes_the_connection() {
 }
 
 #[test]
-fn a_guest_connects_once_and_only_to_the_ready_port() {
+fn a_guests_root_connects_once_and_only_to_the_ready_port() {
     let dir = tempfile::tempdir().unwrap();
     let listen = |port| UnixListener::bind(dir.path().join(format!("vsock.sock_{port}"))).unwrap();
     let (listener, _other) = (listen(1025), listen(1026));
@@ -159,6 +159,8 @@ fn a_guest_connects_once_and_only_to_the_ready_port() {
         assert_eq!((answer.op, answer.ports()), (op::RST, ports));
     };
     refused(&mut guest, (1026, 5));
+    // From a port that any user of the guest can have.
+    refused(&mut guest, (1025, 1024));
     guest.send(&Packet::new(op::REQUEST, (1025, 5)));
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!(guest.receive().op, op::RESPONSE);
