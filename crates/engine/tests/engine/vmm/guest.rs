@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use banger_agent::{BootRecord, Failure, Machine, Server};
-use banger_proto::{Configure, Exec, FailureKind, MAX_CONTROL, READY_PORT};
+use banger_proto::{Configure, Exec, FailureKind, MAX_REPLY, READY_PORT};
 use tokio::{io::AsyncWriteExt, task::spawn_local};
 
 use super::{
@@ -70,8 +70,8 @@ struct Fake {
 impl Machine for Fake {
     async fn configure(&self, settings: &Configure) -> Result<(), Failure> {
         if self.faults.reach(Phase::Configure).await {
-            // A hostile guest: a forged line, control characters, and almost as much as a frame can have.
-            let rest = "\"\x1b[2J".repeat(MAX_CONTROL / 12);
+            // A hostile guest: a forged line, control characters, and almost as much as a reply can have.
+            let rest = "\"\x1b[2J".repeat(MAX_REPLY / 12);
             let message = format!("this guest rejects its configuration\nhint: run this{rest}");
             return Err(Failure::new(FailureKind::Internal, message));
         }
