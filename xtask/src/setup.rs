@@ -38,6 +38,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("attr", "getfattr"),
     ("acl", "setfacl"),
     ("libcap2-bin", "setcap"),
+    ("strace", "strace"),
     ("buildah", "buildah"),
 ];
 

@@ -133,9 +133,11 @@ pub enum Remedy {
     },
     /// Restore a file, or delete the subject and the VMs that use it.
     RestoreFile,
+    /// Restore a disk of the subject, a VM, or delete the VM.
+    RestoreDisk,
     /// Restore a registered file, or delete the VMs that use the subject and register it again.
     RestoreRegisteredFile,
-    /// Restore a store that is no longer in its place, or remove its remaining files.
+    /// Restore the store of files that were set aside, or save what is needed of them and remove them.
     RestoreStore,
     /// Unmount a file, and stop the programs that write to it.
     StopWriting,

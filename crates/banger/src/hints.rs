@@ -133,11 +133,14 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::RestoreFile => format!(
             "restore it; or delete the VMs that use it, run `banger {group} delete {name}`, and pull or import it again"
         ),
+        Remedy::RestoreDisk => format!("restore it, or delete the VM with: banger vm delete {name}"),
         Remedy::RestoreRegisteredFile => format!(
             "restore it; or delete the VMs that use it, run `banger image delete {name}`, and register it again"
         ),
         Remedy::RestoreStore => {
-            "restore that store in its original place to use them again, or remove the directory".to_owned()
+            "to use those of another store, restore it in its original place; else copy what you need, and remove \
+             the directory"
+                .to_owned()
         }
         Remedy::StopWriting => "unmount it, stop programs that write to it, and try again".to_owned(),
         Remedy::MoveStoreAside { path } => format!(

@@ -10,7 +10,7 @@ use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_sys::Watched;
 use rustix::fs::inotify;
 
-use crate::error::EngineError;
+use crate::{error::EngineError, files::sync};
 
 /// Creates `path` and its missing parents for this user only (0700). An existing `path` must be a real directory of
 /// this user, and is closed to others: in a shared place such as `/tmp`, another user may have put a link or a
@@ -26,6 +26,13 @@ pub(crate) fn create_private(path: &Path) -> Result<(), EngineError> {
     }
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .map_err(EngineError::file("change the permissions of", path))
+}
+
+/// As [`create_private`], and syncs new directories' names to the disk.
+pub(crate) fn create_durably(path: &Path) -> Result<(), EngineError> {
+    let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    create_private(path)?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 
 /// Returns whether `path` is a directory of this user that is closed to others. False if it is missing, or is open to

@@ -116,8 +116,13 @@ impl Engine {
         });
         let actors = Arc::new(Actors::new(services.clone()));
         let vms = Arc::new(Vms::new(services.clone(), actors.clone(), operations.clone()));
-        let recovery =
-            Arc::new(Recovery { services, actors, vms: vms.clone(), operations: operations.clone() });
+        let recovery = Arc::new(Recovery {
+            services,
+            actors,
+            vms: vms.clone(),
+            operations: operations.clone(),
+            interruption: lock.interruption(),
+        });
         Self {
             vms,
             images,

@@ -54,6 +54,15 @@ pub(crate) fn remove_dir(path: &Path) -> Result<(), EngineError> {
     }
 }
 
+/// Replaces a file, which has either content after a power loss.
+pub(crate) fn replace_durably(path: &Path, content: &str) -> Result<(), EngineError> {
+    let partial = path.with_extension("partial");
+    fs::write(&partial, content).map_err(EngineError::file("write", &partial))?;
+    sync(&partial)?;
+    fs::rename(&partial, path).map_err(EngineError::file("write", path))?;
+    sync(path.parent().unwrap_or(Path::new("/")))
+}
+
 /// Returns the disk space that a file or directory tree uses.
 pub(crate) fn disk_usage(path: &Path) -> Size {
     fn blocks(path: &Path) -> u64 {

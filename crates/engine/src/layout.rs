@@ -7,7 +7,7 @@ use banger_api::{Dirs, Id};
 /// Directories under the state directory whose entries are named by ids in the store.
 pub(crate) const STORE_DIRS: [&str; 3] = ["vms", "images", "kernels"];
 
-/// Prefix of the directories that hold the files of another store.
+/// Prefix of the directories that hold files of another store, and files whose rows a power loss may have removed.
 pub(crate) const SET_ASIDE_PREFIX: &str = "set-aside-";
 
 /// Returns the path of the store's file.

@@ -29,6 +29,7 @@ impl Staged {
     pub(crate) fn create(parent: PathBuf) -> Result<Self, EngineError> {
         let id = random_id();
         let path = parent.join(format!("{id}.partial"));
+        dirs::create_durably(&parent)?;
         dirs::create_private(&path)?;
         Ok(Self { id, parent, dir: RemovedOnDrop(Some(path)) })
     }

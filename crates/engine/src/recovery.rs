@@ -17,12 +17,14 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::{
+    dirs::create_durably,
     error::EngineError,
-    files::remove_dir,
+    files::{remove_dir, replace_durably, sync},
     layout::{SET_ASIDE_PREFIX, STORE_DIRS, VmDir},
     operation::{OnDisconnect, Operations},
     resource::{ProcessRole, Resource},
     store::{Scope, VmRecord},
+    store_lock::Interruption,
     vm::{self, Actors, LiveProcess, Services, VmProcesses, Vms},
 };
 
@@ -33,6 +35,7 @@ pub(crate) struct Recovery {
     pub(crate) actors: Arc<Actors>,
     pub(crate) vms: Arc<Vms>,
     pub(crate) operations: Operations,
+    pub(crate) interruption: Interruption,
 }
 
 impl Recovery {
@@ -61,7 +64,7 @@ impl Recovery {
         let vms = tasks.len();
         // A task fails only by a panic, which has been logged.
         while tasks.join_next().await.is_some() {}
-        for found in remove_orphan_dirs(&self.services)? {
+        for found in clear_orphan_dirs(&self.services, self.interruption)? {
             tracing::info!(found, "cleaned up");
         }
         tracing::info!(vms, took_ms = millis(began.elapsed()), "recovered the VMs of the last daemon");
@@ -91,7 +94,7 @@ impl Recovery {
                 }
             }
         }
-        match self.operations.run_if_idle(|| remove_orphan_dirs(&self.services)) {
+        match self.operations.run_if_idle(|| clear_orphan_dirs(&self.services, Interruption::None)) {
             Some(removed) => problems.extend(removed?),
             None => problems.push("an operation is running, so leftover files were not checked".to_owned()),
         }
@@ -111,8 +114,10 @@ fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineErr
     let id_file = state.join("store.id");
     let own = services.store.id()?;
     let recorded = match fs::read_to_string(&id_file) {
-        Ok(text) => Some(text.trim().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // Anything else is no id: the file is damaged.
+        Ok(text) => Some(text.trim().to_owned())
+            .filter(|text| text.len() == own.len() && text.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => None,
         Err(error) => return Err(EngineError::file("read", &id_file)(error)),
     };
     if recorded.as_ref() == Some(&own) {
@@ -131,9 +136,7 @@ fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineErr
             remove_dir(&back)?;
         }
     }
-    let partial = id_file.with_extension("partial");
-    fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
-    fs::rename(&partial, &id_file).map_err(EngineError::file("write", &id_file))
+    replace_durably(&id_file, &format!("{own}\n"))
 }
 
 /// Moves the store's directories from `from` to `to`; returns false if all are empty.
@@ -142,12 +145,15 @@ fn move_store_dirs(from: &Path, to: &Path) -> Result<bool, EngineError> {
     if non_empty.is_empty() {
         return Ok(false);
     }
-    crate::dirs::create_private(to)?;
+    create_durably(to)?;
     for name in non_empty {
         let (from, to) = (from.join(name), to.join(name));
         // rename(2) replaces an empty directory. With a full one it fails, and both stay.
         fs::rename(&from, &to).map_err(EngineError::file("move", from))?;
     }
+    // On the disk before `store.id` says whose the directories are.
+    sync(from)?;
+    sync(to)?;
     Ok(true)
 }
 
@@ -169,10 +175,9 @@ enum Takeover {
 async fn take_over(services: &Services, record: &VmRecord) -> Result<Takeover, EngineError> {
     let VmRecord { id, name, .. } = record;
     // A session does not outlive the daemon that served it.
-    if !record.acknowledged || record.rm {
-        vm::revert(&services.store, id, Scope::Vm).await?;
-        services.store.delete_vm(id)?;
-        tracing::info!(vm = %id, %name, "deleted: its creation or its session ended with the last daemon");
+    if record.deleting || !record.acknowledged || record.rm {
+        vm::finish_deletion(services, id).await?;
+        tracing::info!(vm = %id, %name, "deleted: its deletion, creation or session ended with the last daemon");
         return Ok(Takeover::Deleted);
     }
     let adopted = match record.state {
@@ -246,9 +251,10 @@ fn is_adopted(answer: &Result<(), VmmError>) -> bool {
     matches!(answer, Ok(()) | Err(VmmError::Timeout { .. }))
 }
 
-/// Removes directories that belong to no row: those not published yet, and those left by a deletion. Returns what it
-/// removed.
-fn remove_orphan_dirs(services: &Services) -> Result<Vec<String>, EngineError> {
+/// Clears directories that belong to no row: those not published yet, and those left by a deletion. After a power loss,
+/// rows may be lost: then it sets complete directories aside, because they may be the only copies of a user's data,
+/// unless the store says that they are deleted. Returns what it did.
+fn clear_orphan_dirs(services: &Services, interruption: Interruption) -> Result<Vec<String>, EngineError> {
     // Listed before the rows are read, so that a directory created meanwhile is not in the list.
     let list = |dir: PathBuf| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -258,26 +264,58 @@ fn remove_orphan_dirs(services: &Services) -> Result<Vec<String>, EngineError> {
     let [disks, images, kernels] = STORE_DIRS.map(|name| list(state.join(name)));
     let sockets = list(services.dirs.runtime.join("vms"));
     let mut vms: HashSet<String> = services.store.vms()?.into_iter().map(|vm| vm.id.into()).collect();
-    let mut messages = remove_unknown(disks, &vms);
+    let known_images = services.store.images()?.into_iter().map(|image| image.id.into()).collect();
+    let known_kernels = services.store.kernels()?.into_iter().map(|kernel| kernel.id.into()).collect();
+    let deleted = services.store.deleted_ids()?;
+    let mut messages = Vec::new();
+    for (paths, known) in [(disks, &vms), (images, &known_images), (kernels, &known_kernels)] {
+        let (lost, garbage): (Vec<_>, Vec<_>) = unknown(paths, known).partition(|path| {
+            let name = file_name(path);
+            let is_complete = name.parse::<Id>().is_ok();
+            interruption == Interruption::PowerLoss && is_complete && !deleted.contains(&name)
+        });
+        messages.extend(garbage.iter().map(|path| remove(path)));
+        messages.extend(set_aside(state, &lost)?);
+    }
+    if interruption != Interruption::None {
+        services.store.clear_deleted_ids()?;
+    }
     // A running VM that has no row still needs its sockets: they are its only connections.
     vms.extend(orphan_processes(services)?.into_iter().map(|(_, id)| id.into()));
-    messages.extend(remove_unknown(sockets, &vms));
-    let known = services.store.images()?.into_iter().map(|image| image.id.into()).collect();
-    messages.extend(remove_unknown(images, &known));
-    let known = services.store.kernels()?.into_iter().map(|kernel| kernel.id.into()).collect();
-    messages.extend(remove_unknown(kernels, &known));
+    messages.extend(unknown(sockets, &vms).map(|path| remove(&path)));
     Ok(messages)
 }
 
-fn remove_unknown(paths: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let unknown = paths.into_iter().filter(|path| !known.contains(&name(path)));
-    unknown
-        .map(|path| match remove_dir(&path) {
-            Ok(()) => format!("removed leftover {}", path.display()),
-            Err(error) => format!("leftover {} was not removed: {error}", path.display()),
-        })
-        .collect()
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn unknown(paths: Vec<PathBuf>, known: &HashSet<String>) -> impl Iterator<Item = PathBuf> {
+    paths.into_iter().filter(|path| !known.contains(&file_name(path)))
+}
+
+fn remove(path: &Path) -> String {
+    match remove_dir(path) {
+        Ok(()) => format!("removed leftover {}", path.display()),
+        Err(error) => format!("leftover {} was not removed: {error}", path.display()),
+    }
+}
+
+/// Moves directories of VMs, images or kernels to a new directory beside theirs.
+fn set_aside(state: &Path, paths: &[PathBuf]) -> Result<Vec<String>, EngineError> {
+    let mut messages = Vec::new();
+    for path in paths {
+        let aside = state.join(format!("{SET_ASIDE_PREFIX}power-loss-{}", Timestamp::now().as_second()));
+        let kind = path.parent().unwrap_or(path);
+        let target = aside.join(file_name(kind));
+        create_durably(&target)?;
+        let to = target.join(file_name(path));
+        fs::rename(path, &to).map_err(EngineError::file("move", path))?;
+        sync(&target)?;
+        sync(kind)?;
+        messages.push(format!("moved {}, which is not in the store, to {}", path.display(), to.display()));
+    }
+    Ok(messages)
 }
 
 /// Returns the processes of VMs of this state directory that the store does not know: those of a store that was moved

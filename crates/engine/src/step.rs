@@ -47,6 +47,7 @@ steps! {
     /// From here on, the VM will be deleted with its resources, even if the daemon dies.
     VmMarkForDeletion = "vm/condemn",
     VmDelete = "vm/delete",
+    DeletedClear = "deleted/clear",
     JournalDirectory = "journal/folder",
     JournalProcess = "journal/process",
     /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
@@ -65,6 +66,39 @@ pub fn fail_points() -> Vec<String> {
 }
 
 impl Step {
+    /// Returns whether the write must be on the disk when it returns: a client is told of it next, or files are removed
+    /// because of it. Otherwise it may be lost with the host's power, but only together with all later writes.
+    pub(crate) fn is_durable(self) -> bool {
+        match self {
+            Self::Migrate
+            | Self::Checkpoint
+            | Self::ImageInsert
+            | Self::ImageReplace
+            | Self::ImageRename
+            | Self::ImagePromote
+            | Self::ImageDelete
+            | Self::KernelInsert
+            | Self::KernelDelete
+            | Self::VmInsert
+            | Self::VmSet
+            | Self::VmAcknowledge
+            | Self::VmKeep
+            | Self::VmMarkForDeletion => true,
+            // After a power loss, no VM runs, and what is marked for deletion is deleted again.
+            Self::VmState
+            | Self::VmRunning
+            | Self::VmDown
+            | Self::VmTouch
+            | Self::VmDelete
+            | Self::DeletedClear
+            | Self::JournalDirectory
+            | Self::JournalProcess
+            | Self::JournalUpdate
+            | Self::JournalDeleteDirectory
+            | Self::JournalDeleteProcess => false,
+        }
+    }
+
     /// Performs the step, between its fail points.
     pub(crate) fn around<T, E>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         #[cfg(feature = "fail-points")]

@@ -19,6 +19,7 @@ use crate::{
     error::EngineError,
     files::file_system,
     host::{boot_id, host_name},
+    layout::store_file,
     runtime_dir,
 };
 
@@ -32,6 +33,18 @@ pub struct StoreLock {
     file: File,
     dirs: Dirs,
     record: LockRecord,
+    interruption: Interruption,
+}
+
+/// What happened to the host since the last daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interruption {
+    /// Nothing: everything that the daemon wrote is there.
+    None,
+    /// The host was shut down after the daemon had stopped. Everything is on the disk.
+    Reboot,
+    /// The host lost power, or crashed, while the daemon ran. What was not synced may be lost.
+    PowerLoss,
 }
 
 impl StoreLock {
@@ -40,7 +53,7 @@ impl StoreLock {
     /// # Errors
     /// Returns an error if a directory cannot be used, or another daemon holds the lock, here or on another host.
     pub async fn acquire(dirs: Dirs) -> Result<Self, ApiError> {
-        dirs::create_private(&dirs.state)?;
+        dirs::create_durably(&dirs.state)?;
         let path = dirs.store_lock();
         let file = match tokio::time::timeout(LOCK_TIMEOUT, lock(path.clone())).await {
             Ok(file) => file?,
@@ -51,6 +64,13 @@ impl StoreLock {
         if let Some(previous) = &previous {
             check_record_host(previous, &path)?;
         }
+        let interruption = match &previous {
+            Some(previous) if previous.boot_id == boot_id => Interruption::None,
+            Some(previous) if previous.stopped => Interruption::Reboot,
+            None if !store_file(&dirs).exists() => Interruption::None,
+            // Also after a record that is damaged, or of a copied file.
+            _ => Interruption::PowerLoss,
+        };
         let earlier =
             previous.filter(|previous| previous.boot_id == boot_id).map(|previous| previous.runtime);
         let runtime = runtime_dir::choose(&dirs.runtime, earlier.as_deref())?;
@@ -65,7 +85,7 @@ impl StoreLock {
             running_vms: 0,
         };
         write(&file, &path, &record)?;
-        Ok(Self { file, dirs: Dirs { runtime, ..dirs }, record })
+        Ok(Self { file, dirs: Dirs { runtime, ..dirs }, record, interruption })
     }
 
     /// Returns banger's directories, with the one that the sockets are in.
@@ -76,6 +96,10 @@ impl StoreLock {
     /// Returns the locked file. The lock lasts until this file is closed, too.
     pub(crate) fn file(&self) -> Result<File, EngineError> {
         self.file.try_clone().map_err(EngineError::file("open", self.dirs.store_lock()))
+    }
+
+    pub(crate) fn interruption(&self) -> Interruption {
+        self.interruption
     }
 
     /// Records that the daemon stops, after everything else is on the disk, and how many VMs keep running.
@@ -227,6 +251,30 @@ mod tests {
         drop(kept);
         let second = second.await.unwrap().unwrap();
         assert!(!record(&second).stopped);
+    }
+
+    #[tokio::test]
+    async fn a_power_loss_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = dirs(dir.path());
+        let path = dirs.store_lock();
+        let acquire = async || StoreLock::acquire(dirs.clone()).await.unwrap();
+        let at_next_boot = |lock: StoreLock| {
+            let record = LockRecord { boot_id: "earlier".to_owned(), ..record(&lock) };
+            fs::write(&path, record.to_text().unwrap()).unwrap();
+        };
+        assert_eq!(acquire().await.interruption, Interruption::None);
+        fs::write(store_file(&dirs), "").unwrap();
+        // Killed.
+        assert_eq!(acquire().await.interruption, Interruption::None);
+        at_next_boot(acquire().await);
+        assert_eq!(acquire().await.interruption, Interruption::PowerLoss);
+        let stopped = acquire().await;
+        stopped.record_stop(1).unwrap();
+        at_next_boot(stopped);
+        assert_eq!(acquire().await.interruption, Interruption::Reboot);
+        fs::write(&path, "\0\0\0").unwrap();
+        assert_eq!(acquire().await.interruption, Interruption::PowerLoss);
     }
 
     #[tokio::test]

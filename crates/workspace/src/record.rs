@@ -328,7 +328,7 @@ impl Records {
         Ok(load(&self.path(vm, guest_path))?.filter(|record| record.guest_path() == guest_path))
     }
 
-    /// Saves `record`, replacing an older one.
+    /// Saves `record`, replacing an older one, on the disk: after a power loss, work in the VM must not go unnoticed.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.
@@ -338,8 +338,10 @@ impl Records {
         let path = self.path(vm, record.guest_path());
         let mut file = tempfile::Builder::new().suffix(".new").tempfile_in(&dir).map_err(writing(&path))?;
         record.write(BufWriter::new(file.as_file_mut())).map_err(writing(&path))?;
+        file.as_file().sync_all().map_err(writing(&path))?;
         file.persist(&path).map_err(|error| writing(&path)(error.error))?;
-        Ok(())
+        let sync = |dir: &Path| fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(writing(dir));
+        sync(&dir).and_then(|()| sync(&self.dir))
     }
 
     /// Deletes all records of the VM.

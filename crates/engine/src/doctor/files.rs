@@ -50,7 +50,7 @@ pub(crate) fn check_private_dir(name: &str, path: &Path) -> Finding {
     Err(ApiError::new(ErrorKind::NotPermitted, message).remedy(Remedy::MakeDirectoryWritable))
 }
 
-/// Warns of files set aside from an earlier store: only the user can judge their value. `None` if there are none.
+/// Warns of files set aside, of another store or after a power loss: only the user can judge their value. `None` if there are none.
 fn set_aside(state: &Path) -> Option<Check> {
     let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
     let aside: Vec<_> = entries
@@ -61,7 +61,8 @@ fn set_aside(state: &Path) -> Option<Check> {
     let size: u64 = aside.iter().map(|dir| disk_usage(dir).as_bytes()).sum();
     let paths = aside.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
     (!aside.is_empty()).then(|| {
-        let message = format!("{paths}: {} of VMs, images and kernels of another store", Size::bytes(size));
+        let size = Size::bytes(size);
+        let message = format!("{paths}: {size} of VMs, images and kernels that are not in the store");
         Check::warn("set aside", ApiError::new(ErrorKind::Store, message).remedy(Remedy::RestoreStore))
     })
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, json, name_taken, parsed, returned_name, to_json};
+use super::{Store, StoreError, deleted, json, name_taken, parsed, returned_name, to_json};
 use crate::step::Step;
 
 /// An image's row.
@@ -122,6 +122,9 @@ impl Store {
     pub(crate) fn insert_image_replacing(&self, image: &ImageRecord, old: &Id) -> Result<(), StoreError> {
         self.write_and_publish(Step::ImageInsert, |transaction| {
             let name = returned_name(transaction, DELETE_BUILT, [old.as_str()])?;
+            if name.is_some() {
+                deleted::record(transaction, old)?;
+            }
             let deleted = name.map(|name| EventKind::ImageDeleted { id: old.clone(), name });
             let created = insert(transaction, image)?;
             Ok(((), deleted.into_iter().chain([created]).collect::<Vec<_>>()))
@@ -190,5 +193,8 @@ fn delete(transaction: &Transaction<'_>, id: &Id) -> Result<Option<EventKind>, S
     let delete = "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)
         RETURNING name";
     let name = returned_name(transaction, delete, [id.as_str()])?;
+    if name.is_some() {
+        deleted::record(transaction, id)?;
+    }
     Ok(name.map(|name| EventKind::ImageDeleted { id: id.clone(), name }))
 }

@@ -4,7 +4,7 @@
 //! daemon, the next one finds every held resource here.
 
 use banger_api::Id;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, json, to_json};
 use crate::{resource::Resource, step::Step};
@@ -38,17 +38,7 @@ impl Store {
     /// Records a resource that is about to be taken. A row left by a daemon that was killed before it took the
     /// resource is reused.
     pub(crate) fn journal(&self, vm: &Id, scope: Scope, resource: &Resource) -> Result<i64, StoreError> {
-        let values = params![vm.as_str(), scope.as_str(), to_json("resource", resource)?];
-        self.write(resource.journal_step(), |transaction| {
-            let same = "SELECT id FROM journal WHERE vm_id = ? AND scope = ? AND resource = ?";
-            if let Some(row) =
-                transaction.prepare_cached(same)?.query_row(values, |row| row.get(0)).optional()?
-            {
-                return Ok(row);
-            }
-            let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?, ?, ?)";
-            Ok(transaction.prepare_cached(insert)?.insert(values)?)
-        })
+        self.write(resource.journal_step(), |transaction| insert(transaction, vm, scope, resource))
     }
 
     /// Updates a row with more about its resource.
@@ -74,4 +64,20 @@ impl Store {
             Ok(JournalRow { id: row.get("id")?, resource: json(row, "resource")? })
         })
     }
+}
+
+/// Inserts a row, unless there is one of the same resource. Returns its id.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    vm: &Id,
+    scope: Scope,
+    resource: &Resource,
+) -> Result<i64, StoreError> {
+    let values = params![vm.as_str(), scope.as_str(), to_json("resource", resource)?];
+    let same = "SELECT id FROM journal WHERE vm_id = ? AND scope = ? AND resource = ?";
+    if let Some(row) = transaction.prepare_cached(same)?.query_row(values, |row| row.get(0)).optional()? {
+        return Ok(row);
+    }
+    let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?, ?, ?)";
+    Ok(transaction.prepare_cached(insert)?.insert(values)?)
 }

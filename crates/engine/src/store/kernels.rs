@@ -4,7 +4,7 @@ use banger_api::{EventKind, Id, Name, Named};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Store, StoreError, name_taken, parsed, returned_name};
+use super::{Store, StoreError, deleted, name_taken, parsed, returned_name};
 use crate::step::Step;
 
 /// A kernel's row.
@@ -69,6 +69,9 @@ impl Store {
             RETURNING name";
         self.write_and_publish(Step::KernelDelete, |transaction| {
             let name = returned_name(transaction, delete, [id.as_str()])?;
+            if name.is_some() {
+                deleted::record(transaction, id)?;
+            }
             let deleted = name.map(|name| EventKind::KernelDeleted { id: id.clone(), name });
             Ok((deleted.is_some(), deleted))
         })

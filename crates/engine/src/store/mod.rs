@@ -1,9 +1,11 @@
 //! The store: one SQLite file with every VM, image and kernel, and the journal of the host resources VMs hold.
 //!
 //! Every access goes through [`Store`], which holds the one connection. Each method is one transaction and takes well
-//! under a millisecond, so async code calls it directly. WAL with `synchronous=NORMAL` survives the death of the
-//! process at any point. A power loss may lose the last commits; then startup removes the files without rows.
+//! under a millisecond, or a few if it is synced to the disk, so async code calls it directly. The write-ahead log
+//! survives the death of the process at any point. A power loss may lose the last commits, but none up to the last
+//! one of a step that is durable ([`Step::is_durable`]).
 
+mod deleted;
 mod images;
 mod journal;
 mod kernels;
@@ -65,6 +67,9 @@ const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE vms ADD COLUMN ran_with TEXT;
     UPDATE vms SET ran_with = json_object('vmm', handle ->> 'vmm', 'accel', handle ->> 'accel') WHERE handle IS NOT NULL;
+", "
+    ALTER TABLE vms ADD COLUMN deleting INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE deleted (id TEXT PRIMARY KEY) STRICT;
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.
@@ -238,6 +243,7 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> Result<(T, H), StoreError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.connection();
+        connection.pragma_update(None, "synchronous", if step.is_durable() { "FULL" } else { "NORMAL" })?;
         read_only(&connection, self.copy.is_some())?;
         let written: Result<_, StoreError> = step.around(|| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -291,7 +297,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     keep_log(false).map_err(unreadable(path))?;
     let prepare = || {
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)
     };
     prepare().map_err(unreadable(path))?;

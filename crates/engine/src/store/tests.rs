@@ -217,7 +217,7 @@ fn every_connection_has_the_same_settings() {
             let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
             let number =
                 |name: &str| -> i64 { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
-            assert_eq!((mode.as_str(), number("synchronous"), number("foreign_keys")), ("wal", 1, 1));
+            assert_eq!((mode.as_str(), number("synchronous"), number("foreign_keys")), ("wal", 2, 1));
             assert_eq!(u128::try_from(number("busy_timeout")).unwrap(), BUSY_TIMEOUT.as_millis());
         }
     }

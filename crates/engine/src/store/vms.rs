@@ -9,8 +9,12 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, json, name_taken, parsed, returned_name, to_json};
-use crate::step::Step;
+use super::{
+    Store, StoreError, deleted,
+    journal::{self, Scope},
+    json, name_taken, parsed, returned_name, to_json,
+};
+use crate::{resource::Resource, step::Step};
 
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
@@ -48,6 +52,8 @@ pub(crate) struct VmRecord {
     pub(crate) cid: u32,
     /// True once a client knows of the VM. Else the next daemon deletes it.
     pub(crate) acknowledged: bool,
+    /// True if its deletion has begun: some disks may be gone. This daemon or the next finishes it.
+    pub(crate) deleting: bool,
     pub(crate) created_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
     /// Time of the last use of its guest.
@@ -103,6 +109,8 @@ pub(crate) struct NewVm {
     pub(crate) nat: bool,
     pub(crate) rm: bool,
     pub(crate) created_at: Timestamp,
+    /// The directory of its disks, which does not exist yet.
+    pub(crate) dir: PathBuf,
 }
 
 const SELECT: &str = "SELECT vms.*, images.name AS image, kernels.name AS kernel FROM vms
@@ -118,7 +126,7 @@ impl Store {
         Ok(self.query(&select, [id.as_str()], read)?.pop())
     }
 
-    /// Reserves a VM's name and context id, which must be unique.
+    /// Reserves a VM's name and context id, which must be unique, and records its directory in the journal.
     pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
         self.write_and_publish(Step::VmInsert, |transaction| {
             let free = "SELECT min(cid) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms WHERE cid >= ?1)
@@ -144,6 +152,7 @@ impl Store {
                 vm.created_at.to_string(),
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
+            journal::insert(transaction, &vm.id, Scope::Vm, &Resource::Directory { path: vm.dir.clone() })?;
             Ok(((), Some(EventKind::VmCreated { id: vm.id.clone(), name: vm.name.clone() })))
         })
     }
@@ -156,8 +165,9 @@ impl Store {
 
     /// Records that a VM runs, and its handle.
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
-        let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2,
-            ran_with = ?3 WHERE id = ?4";
+        let update =
+            "UPDATE vms SET state = 'running', started_at = ?1, last_used_at = ?1, last_error = NULL,
+            handle = ?2, ran_with = ?3 WHERE id = ?4";
         let ran_with = to_json("ran_with", &LastRun { vmm: handle.vmm, accel: handle.accel })?;
         let values = params![at.to_string(), to_json("handle", handle)?, ran_with, id.as_str()];
         self.change_state(Step::VmRunning, id, (VmState::Running, None), update, values)
@@ -221,7 +231,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records that a client knows of a VM that has not been started.
+    /// Records that a VM's creation has ended, before the client is told.
     pub(crate) fn acknowledge_vm(&self, id: &Id) -> Result<(), StoreError> {
         self.execute(Step::VmAcknowledge, "UPDATE vms SET acknowledged = 1 WHERE id = ?", [id.as_str()])?;
         Ok(())
@@ -233,9 +243,9 @@ impl Store {
         Ok(())
     }
 
-    /// Marks a VM for deletion by clearing `acknowledged`: if this daemon dies first, the next one deletes it.
+    /// Marks a VM for deletion: if this daemon dies first, the next one deletes it. Nothing clears the mark.
     pub(crate) fn mark_vm_for_deletion(&self, id: &Id) -> Result<(), StoreError> {
-        self.execute(Step::VmMarkForDeletion, "UPDATE vms SET acknowledged = 0 WHERE id = ?", [id.as_str()])?;
+        self.execute(Step::VmMarkForDeletion, "UPDATE vms SET deleting = 1 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
@@ -244,6 +254,7 @@ impl Store {
         let delete = "DELETE FROM vms WHERE id = ? RETURNING name";
         self.write_and_publish(Step::VmDelete, |transaction| {
             let name = returned_name(transaction, delete, [id.as_str()])?;
+            deleted::record(transaction, id)?;
             Ok(((), name.map(|name| EventKind::VmDeleted { id: id.clone(), name })))
         })
     }
@@ -299,6 +310,7 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         rm: row.get("rm")?,
         cid: row.get("cid")?,
         acknowledged: row.get("acknowledged")?,
+        deleting: row.get("deleting")?,
         created_at: parsed(row, "created_at")?,
         started_at: time("started_at")?,
         last_used_at: time("last_used_at")?,
@@ -331,6 +343,7 @@ impl VmRecord {
             rm: false,
             cid: 3,
             acknowledged: true,
+            deleting: false,
             created_at: "2026-11-25T09:00:00Z".parse().unwrap(),
             started_at: None,
             last_used_at: None,

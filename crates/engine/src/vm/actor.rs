@@ -104,9 +104,6 @@ pub(super) struct Actor {
     inbox: mpsc::Receiver<Message>,
     queued: VecDeque<Message>,
     processes: VmProcesses,
-    /// Whether a deletion failed: some disks may be gone, and a start would create empty ones. The next daemon
-    /// finishes the deletion.
-    is_partly_deleted: bool,
 }
 
 impl Actor {
@@ -117,7 +114,7 @@ impl Actor {
         processes: VmProcesses,
     ) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(MAX_QUEUED);
-        (Self { services, id, inbox, queued: VecDeque::new(), processes, is_partly_deleted: false }, sender)
+        (Self { services, id, inbox, queued: VecDeque::new(), processes }, sender)
     }
 
     /// Runs until the VM is deleted or the engine drops the sender.
@@ -144,7 +141,8 @@ impl Actor {
                 }
             };
             let request = message.request.kind();
-            if self.is_partly_deleted && !matches!(request, Request::Delete { .. } | Request::Verify) {
+            // A start would create empty disks in place of those that are gone.
+            if record.deleting && !matches!(request, Request::Delete { .. } | Request::Verify) {
                 refuse(message, &record.name, Refusal::PartlyDeleted);
                 continue;
             }
@@ -162,7 +160,7 @@ impl Actor {
 
     /// Carries out a request. Returns true if the VM was deleted.
     async fn execute(&mut self, Message { request, context }: Message, record: &VmRecord) -> bool {
-        let Self { services, id, inbox, queued, processes, is_partly_deleted } = self;
+        let Self { services, id, inbox, queued, processes } = self;
         let (services, id) = (&**services, &*id);
         let work = Work::for_request(request.kind());
         let mut queue = Queue { record, work, inbox, queued, interrupt: &context.cancel };
@@ -193,7 +191,6 @@ impl Actor {
                 if is_deleted {
                     services.sessions.forget(id);
                 }
-                *is_partly_deleted |= is_deletion && !is_deleted;
                 send(answer, result);
                 is_deleted
             }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{actor::Change, hardware::check_hardware, names, preflight, process::VmProcesses, vms::Vms};
 use crate::{
     error::EngineError,
+    files::{sync, sync_tree},
     layout::VmDir,
     operation::{Context, Events, OnDisconnect},
     random::{random, random_id},
@@ -63,13 +64,15 @@ impl Vms {
         context.check()?;
         let id = self.reserve(&request, &image, &kernel)?;
         self.actors.add(&id, VmProcesses::default());
-        if request.no_start {
-            services.store.acknowledge_vm(&id)?;
-            return self.show_by_id(&id);
+        if !request.no_start {
+            let guest_settings = std::mem::take(&mut request.personal);
+            if let Err(error) = self.actors.change(&id, Change::Start(guest_settings), context).await {
+                return Err(self.undo_or_keep(&id, request.rm, context, error).await);
+            }
         }
-        let guest_settings = std::mem::take(&mut request.personal);
-        if let Err(error) = self.actors.change(&id, Change::Start(guest_settings), context).await {
-            return Err(self.undo_or_keep(&id, request.rm, context, error).await);
+        // One that is deleted at the end of its session does not outlive this daemon anyway.
+        if !request.rm {
+            services.store.acknowledge_vm(&id)?;
         }
         self.show_by_id(&id)
     }
@@ -85,6 +88,17 @@ impl Vms {
         };
         let has_console = || VmDir::new(&services.dirs, id).console_log().exists();
         if may_run || !(rm || context.cancel.is_cancelled() || !has_console()) {
+            if rm {
+                // It was not to outlive this daemon, so its disks may not be on the disk yet.
+                let dir = VmDir::new(&services.dirs, id);
+                let sync_all = move |_: &Context| {
+                    sync_tree(dir.path())?;
+                    dir.path().ancestors().skip(1).take(2).try_for_each(sync)
+                };
+                if let Err(error) = context.blocking(sync_all).await {
+                    tracing::error!(vm = %id, %error, "cannot sync the VM's disks");
+                }
+            }
             if let Err(error) = services.store.keep_vm(id) {
                 tracing::error!(vm = %id, %error, "cannot record that the VM is kept");
             }
@@ -103,8 +117,10 @@ impl Vms {
         kernel: &KernelRecord,
     ) -> Result<Id, EngineError> {
         let defaults = self.services.config.current()?;
+        let id = random_id();
         let mut vm = NewVm {
-            id: random_id(),
+            dir: VmDir::new(&self.services.dirs, &id).path().to_owned(),
+            id,
             name: generated_name()?,
             image_id: image.id.clone(),
             kernel_id: kernel.id.clone(),

@@ -53,5 +53,5 @@ pub(crate) use process::{LiveProcess, VmProcesses, adopt};
 pub(crate) use revert::revert;
 pub(crate) use sampling::sample;
 pub(crate) use services::Services;
-pub(crate) use stop::console_tail;
+pub(crate) use stop::{console_tail, finish_deletion};
 pub use vms::Vms;

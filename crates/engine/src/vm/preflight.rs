@@ -1,5 +1,7 @@
 //! Checks before a start: those that are fast and start no process. All problems are reported together.
 
+use std::{io, path::Path};
+
 use banger_api::{ApiError, CreateVm, ErrorKind, Remedy, SubjectKind};
 
 use super::services::Services;
@@ -64,11 +66,30 @@ async fn check_vm(services: &Services, record: &VmRecord) -> Result<Problems, En
         &record.kernel,
         &services.kernels.dir(&record.kernel_id).vmlinux(),
     ));
-    // The start creates missing disks.
-    if !services.vm_dir(record).work_disk().exists() {
+    let dir = services.vm_dir(record);
+    if record.last_used_at.is_some() {
+        for (name, path) in [("system overlay", dir.overlay()), ("work disk", dir.work_disk())] {
+            problems.add(check_disk(record, name, &path));
+        }
+    } else if !dir.work_disk().exists() {
+        // The first start creates the disks.
         problems.add(check_disk_space(&services.dirs));
     }
     Ok(problems)
+}
+
+/// Checks that a VM that has run still has a disk. The start must not create an empty one in its place.
+fn check_disk(record: &VmRecord, disk: &str, path: &Path) -> Result<(), ApiError> {
+    let problem = match path.metadata() {
+        Ok(meta) if meta.len() > 0 => return Ok(()),
+        Ok(_) => "is empty",
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "is gone",
+        Err(error) => return Err(EngineError::file("stat", path)(error).into()),
+    };
+    let message = format!("the {disk} of VM {} {problem}: {}", record.name, path.display());
+    Err(ApiError::new(ErrorKind::Io, message)
+        .about(SubjectKind::Vm, &record.name)
+        .remedy(Remedy::RestoreDisk))
 }
 
 fn check_host(services: &Services) -> Problems {

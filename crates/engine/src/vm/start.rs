@@ -5,10 +5,13 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, GuestSettings, Period, Remedy, SubjectKind, VmState, Vmm as ApiVmm};
+use banger_api::{
+    ApiError, ErrorKind, GuestSettings, Period, Remedy, Size, SubjectKind, VmState, Vmm as ApiVmm,
+};
 use banger_proto::{
     AGENT_PORT, AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT,
     Reply, Request,
@@ -32,6 +35,7 @@ use super::{
 use crate::{
     dirs,
     error::EngineError,
+    files::sync,
     logs::console_logger_confinement,
     operation::Context,
     resource::{ProcessRole, Resource},
@@ -107,7 +111,6 @@ impl Start<'_> {
         let (services, record) = (self.services, self.record);
         let limit = services.config.current()?.ready_timeout();
         self.context.stage("starting VM").await;
-        // `disks` is first in the join, so that the VM's directory is in the journal before anything is in it.
         let (disks, initrd, vmm) =
             tokio::join!(self.disks(), services.initrds.ensure(&record.kernel_id, self.context), self.vmm());
         let (disks, initrd, vmm) = (disks?, initrd?, vmm?);
@@ -138,7 +141,9 @@ impl Start<'_> {
         let mut ready = banger_vmm::listen(&plan.guest, plan.ready_port)?;
         let pid = self.launch(&plan).await?;
         let handle = handle(vmm.as_ref(), &plan, pid);
-        let answer = timeout(limit.as_duration(), self.configure_guest(&plan, &mut ready)).await;
+        let configured = timeout(limit.as_duration(), self.configure_guest(&plan, &mut ready));
+        let (answer, synced) = tokio::join!(configured, self.sync_names());
+        synced?;
         let Ok(answer) = answer else { return self.record_unanswered_start(&handle, limit) };
         answer?;
         services.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
@@ -167,38 +172,34 @@ impl Start<'_> {
     async fn disks(&self) -> Result<Vec<Disk>, EngineError> {
         let began = now_ns();
         let dir = self.services.vm_dir(self.record);
-        let vm_path = dir.path().to_owned();
         let overlay = (dir.overlay(), self.record.system_overlay_size, "banger-overlay");
         let work = (dir.work_disk(), self.record.disk_size, "banger-work");
-        if !vm_path.exists() {
-            self.services.store.journal(
-                &self.record.id,
-                Scope::Vm,
-                &Resource::Directory { path: vm_path.clone() },
-            )?;
-            dirs::create_private(&vm_path)?;
-        }
+        // In the journal since the VM was created.
+        dirs::create_private(dir.path())?;
         let image = self.services.images.dir(&self.record.image_id).rootfs();
         let disks = vec![
             Disk { path: image, read_only: true },
             Disk { path: overlay.0.clone(), read_only: false },
             Disk { path: work.0.clone(), read_only: false },
         ];
-        self.context
-            .blocking(move |_| -> Result<(), EngineError> {
-                for (path, size, label) in [overlay, work] {
-                    if !path.exists() {
-                        // Renamed when complete: a partial disk would be mistaken for the user's disk.
-                        let partial = path.with_extension("partial");
-                        banger_image::write_empty_ext4(&partial, size.as_bytes(), label)?;
-                        fs::rename(&partial, &path).map_err(EngineError::file("write", &path))?;
-                    }
-                }
-                Ok(())
-            })
-            .await?;
+        // After a power loss, the next daemon deletes a VM whose session has ended.
+        let durable = !self.record.rm;
+        let missing: Vec<_> = [overlay, work].into_iter().filter(|(path, ..)| !path.exists()).collect();
+        self.context.blocking(move |_| create_disks(&missing, durable)).await?;
         self.context.spans.end("disks", began);
         Ok(disks)
+    }
+
+    /// Syncs the names of a new VM's disks. This takes milliseconds, while the VM boots: before a client is told that
+    /// the VM exists, its disks must survive a power loss.
+    async fn sync_names(&self) -> Result<(), EngineError> {
+        if self.record.rm || self.record.last_used_at.is_some() {
+            return Ok(());
+        }
+        let dir = self.services.vm_dir(self.record);
+        // Its own directory, that of all VMs, and the state directory.
+        let sync_names = move |_: &Context| dir.path().ancestors().take(3).try_for_each(sync);
+        self.context.blocking(sync_names).await
     }
 
     /// Starts the console logger, then the plan's processes. Returns the VMM's pid.
@@ -421,6 +422,28 @@ fn largest(disks: &[Disk], memory: u64) -> Result<u64, EngineError> {
         let meta = disk.path.metadata().map_err(EngineError::file("stat", &disk.path))?;
         Ok(largest.max(meta.len()))
     })
+}
+
+/// Creates empty disks: paths, sizes and labels. They get their names when they are complete: a partial disk would be
+/// mistaken for the user's disk.
+fn create_disks(disks: &[(PathBuf, Size, &str)], durable: bool) -> Result<(), EngineError> {
+    let partial = |path: &Path| path.with_extension("partial");
+    for (path, size, label) in disks {
+        banger_image::write_empty_ext4(&partial(path), size.as_bytes(), label)?;
+    }
+    if durable {
+        // At the same time, because most of a sync is waiting.
+        thread::scope(|scope| {
+            let sync = |path: &Path| sync(&partial(path));
+            let syncs: Vec<_> = disks.iter().map(|(path, ..)| scope.spawn(move || sync(path))).collect();
+            let panicked = |_| Err(ApiError::new(ErrorKind::Internal, "a sync of a disk panicked").into());
+            syncs.into_iter().try_for_each(|sync| sync.join().unwrap_or_else(panicked))
+        })?;
+    }
+    for (path, ..) in disks {
+        fs::rename(partial(path), path).map_err(EngineError::file("write", path))?;
+    }
+    Ok(())
 }
 
 fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::EngineError,
+    files::remove_dir,
     layout::VmDir,
     operation::Context,
     store::{Handle, Scope, VmRecord},
@@ -154,7 +155,14 @@ pub(super) async fn delete(
 ) -> Result<(), EngineError> {
     services.store.mark_vm_for_deletion(id)?;
     *processes = VmProcesses::default();
+    finish_deletion(services, id).await
+}
+
+/// Deletes everything of a VM that is marked for deletion, or that no client knows, and its row.
+pub(crate) async fn finish_deletion(services: &Services, id: &Id) -> Result<(), EngineError> {
     revert(&services.store, id, Scope::Vm).await?;
+    // Those of an earlier build may have no row in the journal.
+    remove_dir(VmDir::new(&services.dirs, id).path())?;
     services.store.delete_vm(id)?;
     Ok(())
 }

@@ -40,7 +40,7 @@ impl Host {
         }
         ensure!(names_in(&self.path("run/vms"))?.len() == running, "{running} VMs are running");
         for (directory, table) in [("state/images", "images"), ("state/kernels", "kernels")] {
-            self.check_only(directory, &texts(&store, &format!("SELECT id FROM {table}"))?)?;
+            self.check_only(directory, &self.ids(table)?)?;
         }
         // bangerd caches the KVM verdict in a file.
         self.check_only("run", &["vms", "kvm.json"].map(str::to_owned).into())?;
@@ -65,6 +65,11 @@ impl Host {
             Some((role.to_owned(), u32::try_from(pid).ok()?))
         });
         Ok(processes.collect())
+    }
+
+    /// Returns the ids in a table of the store.
+    pub(crate) fn ids(&self, table: &str) -> Result<BTreeSet<String>> {
+        texts(&self.store()?, &format!("SELECT id FROM {table}"))
     }
 
     /// Checks the file systems of a VM that is down.

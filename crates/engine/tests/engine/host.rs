@@ -139,6 +139,9 @@ impl Host {
     pub(crate) fn new() -> Result<Self> {
         let host = Self::bare()?;
         link_tree(&TestDirs::get()?.hosts.path().join("template"), &host.root)?;
+        // Not a copied lock, after which the first daemon would expect a power loss.
+        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(host.lock())?);
+        host.change_lock(|record| record["inode"] = inode.into())?;
         Ok(host)
     }
 
@@ -221,6 +224,75 @@ impl Host {
         Ok(KilledRun { points, result })
     }
 
+    /// Runs commands, which must succeed, in a new daemon that `wrapper` starts. Then kills the host's processes.
+    pub(crate) fn run_under<'a>(
+        &mut self,
+        wrapper: &mut Process,
+        commands: impl Iterator<Item = &'a Command>,
+    ) -> Result<()> {
+        wrapper.arg(&TestDirs::get()?.programs().bangerd).arg("daemon").arg(&self.root);
+        let mut daemon = Daemon::start(wrapper).context(format!("{wrapper:?}"))?;
+        for command in commands {
+            let answer = daemon.send(command)?;
+            answer
+                .with_context(|| format!("the daemon died while it executed {command:?}"))?
+                .with_context(|| format!("{command:?}"))?;
+        }
+        let Daemon { mut process, commands, answers } = daemon;
+        // The daemon exits at the end of its commands, and the wrapper with its last process.
+        drop((commands, answers));
+        for (pid, _) in self.processes()? {
+            kill(pid)?;
+        }
+        let status = process.wait()?;
+        ensure!(status.success(), "{wrapper:?}: {status}");
+        Ok(())
+    }
+
+    /// Copies the file system of an image to a file of the user's.
+    pub(crate) fn copy_image(&mut self, image: &str, to: &str) -> Result<()> {
+        let image = self.send_ok(Command::ShowImage(image.to_owned()))?;
+        let id = image["id"].as_str().context("id")?;
+        let rootfs = self.path("state/images").join(id).join("rootfs.ext4");
+        // The file is sparse.
+        let status = Process::new("cp").arg("--sparse=always").arg(rootfs).arg(self.path(to)).status()?;
+        ensure!(status.success(), "cp: {status}");
+        Ok(())
+    }
+
+    /// Hard-links a directory of the host's to another, except the store's files, which are copied.
+    pub(crate) fn link(&self, from: &str, to: &str) -> Result<()> {
+        fs::create_dir(self.path(to))?;
+        link_tree(&self.path(from), &self.path(to))
+    }
+
+    /// Removes directories of the host's.
+    pub(crate) fn remove_all(&self, names: &[&str]) -> Result<()> {
+        for path in names.iter().map(|name| self.path(name)).filter(|path| path.exists()) {
+            fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the host appear rebooted to the next daemon: after the daemon has stopped, or by a power loss.
+    pub(crate) fn reboot(&mut self, stopped: bool) -> Result<()> {
+        self.kill_daemon()?;
+        self.change_lock(|record| {
+            record["boot_id"] = "another".into();
+            record["stopped"] = stopped.into();
+        })
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.path("state/store.lock")
+    }
+
+    fn change_lock(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut record = serde_json::from_str(&fs::read_to_string(self.lock())?)?;
+        change(&mut record);
+        Ok(fs::write(self.lock(), record.to_string())?)
+    }
+
     /// Kills the daemon.
     pub(crate) fn kill_daemon(&mut self) -> Result<()> {
         self.daemon.take().map_or(Ok(()), Daemon::end)
@@ -233,11 +305,7 @@ impl Host {
 
     fn start_daemon(&self, programs: &Programs, env: &[(&str, &std::ffi::OsStr)]) -> Result<Daemon> {
         let mut command = Process::new(&programs.bangerd);
-        command.arg("daemon").arg(&self.root).env_clear().envs(env.iter().copied());
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let commands = process.stdin.take().context("stdin")?;
-        let answers = BufReader::new(process.stdout.take().context("stdout")?);
-        Ok(Daemon { process, commands, answers })
+        Daemon::start(command.arg("daemon").arg(&self.root).env_clear().envs(env.iter().copied()))
     }
 
     /// Returns pid and command line of the processes with a path of this host in their arguments.
@@ -276,6 +344,13 @@ impl Drop for Host {
 }
 
 impl Daemon {
+    fn start(command: &mut Process) -> Result<Self> {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let commands = process.stdin.take().context("stdin")?;
+        let answers = BufReader::new(process.stdout.take().context("stdout")?);
+        Ok(Self { process, commands, answers })
+    }
+
     /// Returns the daemon's answer, or `None` if it died.
     fn send(&mut self, command: &Command) -> Result<Option<Result<Value, ApiError>>> {
         let mut line = serde_json::to_string(command)?;

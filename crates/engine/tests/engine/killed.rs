@@ -128,6 +128,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     let others = [
         trial("killed::a_killed_first_start_leaves_a_usable_host", a_killed_first_start_leaves_a_usable_host),
         trial(
+            "killed::a_killed_start_after_a_reboot_can_be_repeated",
+            a_killed_start_after_a_reboot_can_be_repeated,
+        ),
+        trial(
             "killed::a_vm_that_fails_to_start_is_kept_after_a_kill",
             a_vm_that_fails_to_start_is_kept_after_a_kill,
         ),
@@ -355,17 +359,7 @@ impl Stage {
 
     /// Creates the user's file to register.
     fn copy_tiny_image(&mut self) -> Result<()> {
-        let copy = self.host.path("more.ext4");
-        if !copy.exists() {
-            let tiny = self.host.send_ok(Command::ShowImage(owned("tiny")))?;
-            let id = tiny["id"].as_str().context("id")?;
-            let rootfs = self.host.path("state/images").join(id).join("rootfs.ext4");
-            // The file is sparse.
-            let status =
-                std::process::Command::new("cp").arg("--sparse=always").args([rootfs, copy]).status()?;
-            ensure!(status.success(), "cp: {status}");
-        }
-        Ok(())
+        if self.host.path("more.ext4").exists() { Ok(()) } else { self.host.copy_image("tiny", "more.ext4") }
     }
 
     fn has(&mut self, show: Command) -> Result<bool> {
@@ -405,6 +399,28 @@ fn a_killed_first_start_leaves_a_usable_host() -> Result<()> {
         anyhow::Ok(points)
     };
     at_all_points(&start_first(None)?, |point| start_first(Some(point)).map(drop))
+}
+
+/// A daemon's first start after a reboot of the host.
+fn a_killed_start_after_a_reboot_can_be_repeated() -> Result<()> {
+    let mut host = Host::new()?;
+    host.send_ok(Command::CreateVm {
+        name: owned("box"),
+        image: owned("tiny"),
+        vmm: Vmm::Firecracker,
+        start: true,
+    })?;
+    let start = |host: &mut Host, point: Option<&str>| {
+        host.reboot(false)?;
+        host.run_and_kill(point, &Command::Open)
+    };
+    let points = start(&mut host, None)?.points;
+    at_all_points(&points, |point| {
+        host.send_ok(Command::StartVm(owned("box")))?;
+        start(&mut host, Some(point))?;
+        host.send_ok(Command::Idle)?;
+        host.check_consistency()
+    })
 }
 
 /// A VM that fails to start is kept, so that the user can examine it.

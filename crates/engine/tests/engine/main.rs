@@ -13,6 +13,7 @@ mod fixtures;
 mod host;
 mod killed;
 mod life;
+mod power_loss;
 mod processes;
 mod registry;
 mod roles;
@@ -109,6 +110,7 @@ fn tests() -> ExitCode {
     let trials = [
         life::trials(),
         processes::trials(),
+        power_loss::trials(),
         failures::trials(),
         roles::trials(),
         concurrency::trials(),
