@@ -17,6 +17,10 @@ use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, downl
 /// Timeout for each apt command; the largest download is 30 MB.
 const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
+/// Configuration of apt that clears the host's hooks: they are for the host's own apt state.
+const NO_HOOKS: &str = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
+    #clear APT::Update::Post-Invoke-Success;\n#clear DPkg;\n";
+
 /// Fetches the kernel `entry` into the directory `dest`. `work` holds temporary files.
 ///
 /// For a Debian package, `apt-get` downloads the newest version, as any user, with its own package lists in `work`.
@@ -87,7 +91,12 @@ impl<'a> Apt<'a> {
             let path = dir.join(name);
             fs::create_dir_all(&path).map_err(|source| write_error(source, &path, 0))?;
         }
-        for (name, text) in [("sources.list", sources.join("\n") + "\n"), ("status", String::new())] {
+        let files = [
+            ("sources.list", sources.join("\n") + "\n"),
+            ("status", String::new()),
+            ("apt.conf", NO_HOOKS.to_owned()),
+        ];
+        for (name, text) in files {
             let path = dir.join(name);
             fs::write(&path, text).map_err(|source| write_error(source, &path, 0))?;
         }
@@ -101,6 +110,7 @@ impl<'a> Apt<'a> {
         let command = program.command();
         // apt and gpgv create temporary files.
         command.env("TMPDIR", self.dir.join("tmp"));
+        command.arg("-c").arg(self.dir.join("apt.conf"));
         for (option, name) in [
             ("Dir::State", "state"),
             ("Dir::State::lists", "state/lists"),
@@ -230,6 +240,8 @@ mod tests {
         let source =
             |key: &Path| format!("deb [signed-by={}] http://{} test main", key.display(), serve_packages());
         let apt = Apt::new(work.path(), &[source(&key)], &Silent).unwrap();
+        let configuration = apt.run("apt-config", &["dump"]).unwrap();
+        assert!(!configuration.contains("-Invoke::"), "{configuration}");
         apt.run("apt-get", &["update"]).unwrap();
         let depends = apt.run("apt-cache", &["depends", "--important", "linux-image-test"]).unwrap();
         let package = real_package(&depends, "linux-image-test").unwrap();

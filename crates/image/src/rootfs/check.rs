@@ -87,6 +87,31 @@ mod tests {
         assert_eq!(check_ext4(&path, &Silent).unwrap_err().kind(), FailureKind::Io);
     }
 
+    #[test]
+    fn programs_for_ext4_work_with_the_rights_of_e2fsck() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+        for (program, before, after) in [
+            ("mke2fs", &["-q", "-F", "-t", "ext4"][..], &[][..]),
+            ("debugfs", &["-w", "-R", "mkdir sub"], &[]),
+            ("resize2fs", &[], &["32M"]),
+            ("resize2fs", &[], &["64M"]),
+            ("e2fsck", &["-f", "-p"], &[]),
+            ("e2fsck", &["-f", "-n"], &[]),
+        ] {
+            let mut command =
+                HostCommand::new(program, TIMEOUT, rights(&disk, Access::Write).unwrap()).unwrap();
+            command.command().args(before).arg(&disk).args(after);
+            let output = command.output(&Silent);
+            output.unwrap_or_else(|error| panic!("{program}: {error}"));
+            // The limit of what the next program writes follows the file's size.
+            fs::File::options().write(true).open(&disk).unwrap().set_len(64 << 20).unwrap();
+        }
+        let root = std::process::Command::new("/usr/sbin/debugfs").args(["-R", "ls -p"]).arg(&disk).output();
+        assert!(String::from_utf8_lossy(&root.unwrap().stdout).contains("/sub/"));
+    }
+
     /// What a hostile disk would do if it could take `e2fsck` over.
     #[test]
     fn a_program_with_the_rights_of_e2fsck_reaches_only_its_disk() {

@@ -33,9 +33,9 @@ use libc::{
     SYS_signalfd4, SYS_socket, SYS_socketpair, SYS_splice, SYS_stat, SYS_statfs, SYS_statx, SYS_symlink,
     SYS_symlinkat, SYS_sync, SYS_sync_file_range, SYS_syncfs, SYS_sysinfo, SYS_tee, SYS_tgkill, SYS_time,
     SYS_timer_create, SYS_timer_delete, SYS_timer_getoverrun, SYS_timer_gettime, SYS_timer_settime,
-    SYS_timerfd_create, SYS_timerfd_gettime, SYS_timerfd_settime, SYS_times, SYS_truncate, SYS_umask,
-    SYS_uname, SYS_unlink, SYS_unlinkat, SYS_utime, SYS_utimensat, SYS_utimes, SYS_vfork, SYS_wait4,
-    SYS_waitid, SYS_write, SYS_writev,
+    SYS_timerfd_create, SYS_timerfd_gettime, SYS_timerfd_settime, SYS_times, SYS_tkill, SYS_truncate,
+    SYS_umask, SYS_uname, SYS_unlink, SYS_unlinkat, SYS_utime, SYS_utimensat, SYS_utimes, SYS_vfork,
+    SYS_wait4, SYS_waitid, SYS_write, SYS_writev,
 };
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -207,7 +207,7 @@ const PROCESS: &[i64] = &[
     SYS_uname,
 ];
 
-/// Signals, events and time. `tgkill` is how a thread signals another of its process.
+/// Signals, events and time. `tgkill`, or `tkill` with musl, is how a thread signals another of its process.
 const EVENTS_AND_TIME: &[i64] = &[
     SYS_alarm,
     SYS_clock_getres,
@@ -250,6 +250,7 @@ const EVENTS_AND_TIME: &[i64] = &[
     SYS_timerfd_create,
     SYS_timerfd_gettime,
     SYS_timerfd_settime,
+    SYS_tkill,
 ];
 
 /// Use of sockets that the program has, inherited or not.
