@@ -31,6 +31,9 @@ const EXCLUDE: &[u8] = b".git/info/exclude";
 /// Maximum size of a file buffered in memory before git receives it, in bytes. Larger ones go to disk.
 const MAX_IN_MEMORY: usize = 8 << 20;
 
+/// Maximum size of a patch, in bytes. It is in memory; `pull` has no such limit.
+const MAX_PATCH: usize = 1 << 30;
+
 /// A guest's workspace, seen from the host.
 #[derive(Debug)]
 pub struct Guest {
@@ -334,24 +337,24 @@ impl Changes {
     /// Returns the patch from the commit `base`, or from the commit that was sent, for `git apply`.
     ///
     /// # Errors
-    /// Returns an error if git fails.
+    /// Returns an error if git fails, or if the patch is too large.
     pub fn patch(&self, base: Option<&str>) -> Result<Vec<u8>, WorkspaceError> {
         #[rustfmt::skip]
         let arguments = [
             "diff-tree", "-r", "-p", "--binary", "--full-index", "-M", "--no-color", "--no-ext-diff", "--no-textconv",
             "--src-prefix=a/", "--dst-prefix=b/", base.unwrap_or(&self.base), &self.work,
         ];
-        Ok(self.temp_repo.run(&arguments, &[])?)
+        self.temp_repo.limited_run(&arguments, &[], "changes", MAX_PATCH)
     }
 
     /// Returns the files that the patch changes.
     ///
     /// # Errors
-    /// Returns an error if git fails.
+    /// Returns an error if git fails, or if they are too many.
     pub fn list(&self, base: Option<&str>) -> Result<Vec<Change>, WorkspaceError> {
         let arguments =
             ["diff-tree", "-r", "-z", "-M", "--name-status", base.unwrap_or(&self.base), &self.work];
-        let listed = self.temp_repo.run(&arguments, &[])?;
+        let listed = self.temp_repo.limited_run(&arguments, &[], "changes", MAX_PATCH)?;
         let mut words =
             listed.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         let mut changes = Vec::new();

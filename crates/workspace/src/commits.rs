@@ -8,7 +8,6 @@ use std::{
 
 use crate::{
     Changes, GuestRefs, Repository, TempRepository, WorkspaceError,
-    budget::size_text,
     fetch::{existing, existing_in, lines},
     git::{GitError, run},
     guest_refs::{Named, StagedEntry, WorktreeRefs},
@@ -232,13 +231,7 @@ impl<'a> Collector<'a> {
         }
         let input = lines(commits.iter().map(String::as_str)) + &excluding(known.into_iter());
         let arguments = ["rev-list", "--parents", "--ignore-missing", "--stdin"];
-        let history = run(self.temp_repo.limited_command(arguments, MAX_HISTORY), input.as_bytes());
-        let history = history.map_err(|error| match error {
-            GitError::UnexpectedOutput { .. } => {
-                WorkspaceError::TooLarge { what: "new commits", limit: size_text(MAX_HISTORY as u64) }
-            }
-            error => WorkspaceError::Incomplete(error),
-        })?;
+        let history = self.temp_repo.limited_run(&arguments, input.as_bytes(), "new commits", MAX_HISTORY)?;
         let history = String::from_utf8_lossy(&history);
         let contained: HashSet<&str> = history.lines().flat_map(|line| line.split(' ').skip(1)).collect();
         let all = history.lines().filter_map(|line| line.split(' ').next());

@@ -11,7 +11,6 @@ use rustix::fs::FileType;
 
 use crate::{
     Budget, Repository, TempRepository, WorkspaceError,
-    budget::size_text,
     cat_file::Objects,
     error::reading,
     git::{GitError, read_file, run, unexpected_output},
@@ -427,12 +426,7 @@ pub(crate) fn tree_entries(
 const MAX_TREE: usize = 256 << 20;
 
 fn list_tree(temp_repo: &TempRepository, arguments: &[&str]) -> Result<Vec<TreeEntry>, WorkspaceError> {
-    let listed = run(temp_repo.limited_command(arguments, MAX_TREE), &[]).map_err(|error| match error {
-        GitError::UnexpectedOutput { .. } => {
-            WorkspaceError::TooLarge { what: "files in a commit", limit: size_text(MAX_TREE as u64) }
-        }
-        error => error.into(),
-    })?;
+    let listed = temp_repo.limited_run(arguments, &[], "files in a commit", MAX_TREE)?;
     let lines = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty());
     let entry = |line| {
         let (words, path) = words(line)?;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     Budget, Repository, WorkspaceError,
-    budget::ResourceLimits,
+    budget::{ResourceLimits, size_text},
     error::{reading, writing},
     git::{Git, GitCommand, GitError, run},
 };
@@ -149,6 +149,23 @@ impl TempRepository {
     ) -> GitCommand {
         let limits = ResourceLimits { file_size: self.budget.objects, memory: self.budget.memory };
         self.command(arguments).within(max_output, Some(limits))
+    }
+
+    /// Runs a git command that processes a guest's objects, and returns its output of at most `max_output` bytes. `what`
+    /// names the output.
+    pub(crate) fn limited_run(
+        &self,
+        arguments: &[&str],
+        input: &[u8],
+        what: &'static str,
+        max_output: usize,
+    ) -> Result<Vec<u8>, WorkspaceError> {
+        run(self.limited_command(arguments, max_output), input).map_err(|error| match error {
+            GitError::UnexpectedOutput { .. } => {
+                WorkspaceError::TooLarge { what, limit: size_text(max_output as u64) }
+            }
+            error => error.into(),
+        })
     }
 
     /// Runs a git command in the repository, and returns its output.

@@ -100,7 +100,7 @@ fn an_object_that_needs_too_much_memory_is_rejected() {
     // A commit, which git keeps in memory as a whole, and which is small in a pack.
     let head = git(&guest, &["cat-file", "commit", "HEAD"]);
     let mut bytes = head.into_bytes();
-    bytes.resize(160 << 20, b'x');
+    bytes.resize(80 << 20, b'x');
     fs::write(world.path("commit"), &bytes).unwrap();
     let path = world.path("commit");
     let commit = git(&guest, &["hash-object", "-t", "commit", "-w", path.to_str().unwrap()]);
@@ -119,14 +119,14 @@ fn an_object_that_needs_too_much_memory_is_rejected() {
     let GuestGit(mut words) = world.guest_git();
     words[2] = format!(
         r#"case "$*" in
-            *upload-pack*) cd {}; cat hello; cat > /dev/null & printf '0008NAK\n'; cat pack; wait; exit ;;
+            *upload-pack*) cd {}; cat hello; exec 3<&0; cat <&3 > /dev/null & printf '0008NAK\n'; cat pack; wait; exit ;;
         esac
         {}"#,
         world.path("guest").display(),
         words[2].to_str().unwrap()
     )
     .into();
-    let budget = Budget { memory: 100 << 20, ..Budget::default() };
+    let budget = Budget { memory: 60 << 20, ..Budget::default() };
     let error = rejected(&world, &mut record, &budget, &GuestGit(words.clone()));
     let is_expected = |message: &str| message.contains("memory") && !message.contains("remote");
     assert!(
@@ -142,12 +142,12 @@ fn a_large_blob_needs_no_memory() {
     let (world, mut record) = sent_world();
     let guest = world.guest();
     git(&guest, &["config", "core.bigFileThreshold", "1m"]);
-    write(&guest, "blob", vec![0; 160 << 20]);
+    write(&guest, "blob", vec![0; 80 << 20]);
     git(&guest, &["add", "blob"]);
     git(&guest, &["commit", "-qm", "large"]);
     git(&guest, &["rm", "-q", "blob"]);
     git(&guest, &["commit", "-qm", "small"]);
-    let budget = Budget { memory: 100 << 20, ..Budget::default() };
+    let budget = Budget { memory: 60 << 20, ..Budget::default() };
     world.pull_through(&mut record, &budget, &world.guest_git()).unwrap();
 }
 
