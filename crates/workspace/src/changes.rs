@@ -13,15 +13,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    Budget, Record, Repository, TempRepository, WorkspaceError,
-    budget::size_text,
+    Budget, LeftOut, Record, Repository, TempRepository, WorkspaceError,
     error::writing,
-    fetch::existing,
+    existing::existing,
     git::{GitError, run, unexpected_output},
     import::Import,
     index::{GITLINK, Index, is_same_index, parse},
     received::{Spool, check_small_files, each_file},
     repository::object_id,
+    size::size_text,
     snapshot::{excludes_file, tree_entries},
 };
 
@@ -52,17 +52,6 @@ pub struct Guest {
 
 /// git's mode of a file, and its blob: an id, or a mark of the import.
 type Blob = (u32, String);
-
-/// A path in the guest that is left out of the result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
-    /// The path.
-    pub path: Vec<u8>,
-    /// The reason.
-    pub reason: &'static str,
-    /// Whether it may hold work that is nowhere else.
-    pub is_work: bool,
-}
 
 /// The kind of a change to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

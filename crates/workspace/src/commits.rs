@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Changes, GuestRefs, Repository, TempRepository, WorkspaceError,
-    fetch::{existing, existing_in, lines},
+    existing::{existing, existing_in, lines},
     git::{GitError, run},
     guest_refs::{Named, StagedEntry, WorktreeRefs},
     record::Pulled,

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use banger_files::StreamError;
 
-use crate::{budget::size_text, git_error::GitError};
+use crate::{git_error::GitError, size::size_text};
 
 /// An error about a repository, a workspace, or data from a workspace.
 #[derive(Debug, thiserror::Error)]

@@ -1,17 +1,18 @@
 //! Fetches the objects of a guest's work into a temporary repository, within limits.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     fs,
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
 use crate::{
-    GitState, Guest, GuestGit, GuestRefs, Repository, TempRepository, WorkspaceError,
-    budget::{ResourceLimits, size_text},
-    git::{GitCommand, run},
+    GitState, Guest, GuestGit, GuestRefs, TempRepository, WorkspaceError,
+    budget::ResourceLimits,
+    existing::{existing, lines},
+    git::run,
     guest_refs::GuestRepository,
+    size::size_text,
 };
 
 /// Asks the guest's git for all work, and fetches its objects. `git_dir` is the repository's directory in the guest.
@@ -95,40 +96,4 @@ fn escaped(byte: u8) -> Vec<u8> {
         b'%' | b' ' => vec![b'%', byte],
         _ => vec![byte],
     }
-}
-
-/// Returns those of `ids` that the temporary repository has.
-pub(crate) fn existing<'i>(
-    temp_repo: &TempRepository,
-    ids: impl IntoIterator<Item = &'i String>,
-) -> Result<BTreeSet<String>, WorkspaceError> {
-    existing_of(temp_repo.command(BATCH_CHECK), ids)
-}
-
-/// Returns those of `ids` that the host's repository has.
-pub(crate) fn existing_in<'i>(
-    repository: &Repository,
-    ids: impl IntoIterator<Item = &'i String>,
-) -> Result<BTreeSet<String>, WorkspaceError> {
-    existing_of(repository.command(BATCH_CHECK), ids)
-}
-
-const BATCH_CHECK: [&str; 2] = ["cat-file", "--batch-check=%(objectname)"];
-
-fn existing_of<'i>(
-    command: GitCommand,
-    ids: impl IntoIterator<Item = &'i String>,
-) -> Result<BTreeSet<String>, WorkspaceError> {
-    let input = lines(ids.into_iter().map(String::as_str));
-    if input.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let listed = run(command, input.as_bytes())?;
-    let listed = String::from_utf8_lossy(&listed);
-    Ok(listed.lines().filter(|line| !line.contains(' ')).map(str::to_owned).collect())
-}
-
-/// Returns ids as input for git, one per line.
-pub(crate) fn lines<'i>(ids: impl Iterator<Item = &'i str>) -> String {
-    ids.flat_map(|id| [id, "\n"]).collect()
 }

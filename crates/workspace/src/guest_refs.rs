@@ -9,10 +9,11 @@ use std::{
 
 use crate::{
     WorkspaceError,
-    budget::{Budget, size_text},
+    budget::Budget,
     git::{Git, GitError, run, unexpected_output},
     git_state::GitState,
     index::GITLINK,
+    size::size_text,
 };
 
 /// How to run git in a guest: a program on the host with its arguments, to which `git …` is appended.

@@ -11,9 +11,9 @@ use tempfile::{SpooledTempFile, spooled_tempfile_in};
 
 use crate::{
     GitState, WorkspaceError,
-    budget::size_text,
     error::writing,
     record::{FILE, LINK, PROGRAM},
+    size::size_text,
 };
 
 /// Maximum size of files in memory together, in bytes: ignore files, indexes and git's small files.

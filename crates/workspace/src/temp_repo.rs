@@ -14,9 +14,10 @@ use tempfile::TempDir;
 
 use crate::{
     Budget, Repository, WorkspaceError,
-    budget::{ResourceLimits, size_text},
+    budget::ResourceLimits,
     error::{reading, writing},
     git::{Git, GitCommand, GitError, run},
+    size::size_text,
 };
 
 /// Prefix of the directory names.

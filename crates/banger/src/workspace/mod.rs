@@ -256,23 +256,6 @@ impl<'a> Workspaces<'a> {
         Ok(())
     }
 
-    /// Returns the changes in the workspace of `record` as a patch against the commit `base`, or against the sent
-    /// commit.
-    pub(crate) async fn export(
-        &self,
-        vm: &Vm,
-        record: Record,
-        base: Option<String>,
-    ) -> Result<Exported, CommandError> {
-        let (repository, changes) = self.changes(vm, record).await?;
-        let exported = blocking(move || {
-            let base = base.map(|base| repository.commit(&base)).transpose()?;
-            let (patch, list) = (changes.patch(base.as_deref())?, changes.list(base.as_deref())?);
-            Ok(Exported { patch, changes: list, left_out: changes.left_out })
-        });
-        Ok(exported.await?.map_err(api_error_for(vm))?)
-    }
-
     fn save_record(&self, vm: &Vm, record: &Record) -> Result<(), ApiError> {
         self.records.save(vm.id.as_str(), record).map_err(api_error_for(vm))
     }

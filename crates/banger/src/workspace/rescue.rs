@@ -8,7 +8,7 @@ use banger_workspace::{
     WorkspaceError, Worktree, Worktrees, fetch_refs, read_git_listing,
 };
 
-use super::{Workspaces, api_error_for, blocking, display_path};
+use super::{Exported, Workspaces, api_error_for, blocking, display_path};
 use crate::error::CommandError;
 
 /// Maximum number of refs and paths in a message.
@@ -39,15 +39,28 @@ struct Read {
 
 impl Workspaces<'_> {
     /// Fetches all changes to files in the workspace of `record`.
-    pub(super) async fn changes(
-        &self,
-        vm: &Vm,
-        record: Record,
-    ) -> Result<(Repository, Changes), CommandError> {
+    async fn changes(&self, vm: &Vm, record: Record) -> Result<(Repository, Changes), CommandError> {
         let guest_path = record.guest_path().to_vec();
         let listed = self.list_files(vm, &guest_path).await?;
         let Opened { repository, guest, request } = self.open(vm, record, listed).await?;
         Ok((repository, self.fetch_changes(vm, &guest_path, guest, request).await?))
+    }
+
+    /// Returns the changes in the workspace of `record` as a patch against the commit `base`, or against the sent
+    /// commit.
+    pub(crate) async fn export(
+        &self,
+        vm: &Vm,
+        record: Record,
+        base: Option<String>,
+    ) -> Result<Exported, CommandError> {
+        let (repository, changes) = self.changes(vm, record).await?;
+        let exported = blocking(move || {
+            let base = base.map(|base| repository.commit(&base)).transpose()?;
+            let (patch, list) = (changes.patch(base.as_deref())?, changes.list(base.as_deref())?);
+            Ok(Exported { patch, changes: list, left_out: changes.left_out })
+        });
+        Ok(exported.await?.map_err(api_error_for(vm))?)
     }
 
     /// Pulls the work in the workspace of `record` into the repository that it was sent from.
