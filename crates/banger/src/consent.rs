@@ -59,7 +59,11 @@ pub(crate) fn permitted_ports(
     if requested.is_empty() {
         return Ok(permitted);
     }
-    let list: Vec<_> = requested.iter().map(|port| forward(port).to_string()).collect();
+    let shown = |port: &Port| match forward(port) {
+        Forward { host, guest } if host == guest => guest.to_string(),
+        forward => forward.to_string(),
+    };
+    let list: Vec<_> = requested.iter().map(shown).collect();
     let request = Request {
         consent: Consent::for_ports(root, &requested, state)?,
         introduction: format!("the repository {} requests ports of this host:", root.display()),

@@ -204,7 +204,7 @@ fn ports_of_a_repository_need_the_users_permission() -> Result<()> {
 
     // Without a terminal, nothing is opened, except what the user asks for.
     let stderr = run(&[], &args(&[]))?.fails(0, &["which were not opened", "BANGER_PROJECT_PORTS=always"])?;
-    ensure!(!stderr.contains(&opened(port)) && stderr.contains(&format!("{port}:{port}")), "{stderr}");
+    ensure!(!stderr.contains(&opened(port)) && stderr.contains(&format!("{port}, {other};")), "{stderr}");
     let chosen = port.to_string();
     let stderr = run(&[], &[&["vm", "run", "-p", &chosen], &args(&[])[2..]].concat())?
         .fails(0, &["which were not opened", &opened(port)])?;
