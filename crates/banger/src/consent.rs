@@ -54,20 +54,21 @@ pub(crate) fn permitted_ports(
     state: &Path,
     ui: &Ui,
 ) -> Result<Vec<Port>, CommandError> {
-    let is_chosen = |port: &&Port| chosen.contains(&forward(port));
-    let (mut permitted, requested): (Vec<Port>, Vec<Port>) = ports.iter().partition(is_chosen);
-    if requested.is_empty() {
+    let (mut permitted, others): (Vec<Port>, Vec<Port>) =
+        ports.iter().partition(|port| chosen.contains(&forward(port)));
+    if others.is_empty() {
         return Ok(permitted);
     }
     let shown = |port: &Port| match forward(port) {
         Forward { host, guest } if host == guest => guest.to_string(),
         forward => forward.to_string(),
     };
-    let list: Vec<_> = requested.iter().map(shown).collect();
+    let list: Vec<_> = others.iter().map(shown).collect();
     let request = Request {
-        consent: Consent::for_ports(root, &requested, state)?,
+        // For all ports: the answer is also valid without the options of this command.
+        consent: Consent::for_ports(root, ports, state)?,
         introduction: format!("the repository {} requests ports of this host:", root.display()),
-        table: port_table(&requested),
+        table: port_table(ports),
         question: "Open them?",
         refused: "the ports were not opened",
         not_asked: format!(
@@ -78,7 +79,7 @@ pub(crate) fn permitted_ports(
         ),
     };
     if request.is_permitted(config.project_ports(), ui)? {
-        permitted.extend(requested);
+        permitted.extend(others);
     }
     Ok(permitted)
 }
@@ -244,6 +245,7 @@ mod tests {
         assert_eq!(permitted("ask", &chosen), requested[..1]);
         Consent::for_ports(root, &requested, state.path()).unwrap().grant().unwrap();
         assert_eq!(permitted("ask", &[]), requested);
+        assert_eq!(permitted("ask", &chosen), requested);
         assert_eq!(permitted("never", &[]), []);
     }
 }
