@@ -4,8 +4,9 @@
 //! pipes open after git has exited. The terminal's Ctrl-C does not reach that group; [`Cancel`] does.
 //!
 //! If SIGKILL ends this process, git ends soon too: it reads the end of its input, or fails to write its output. Only a
-//! fetch may wait for the guest, at most until the VM stops, and a git that opens a pipe in a hostile repository. A parent
-//! death signal would end these too, but it is sent when the thread that has started git ends, which may be earlier.
+//! fetch may wait for the guest, at most until the VM stops, and a git that opens a pipe in a hostile repository may
+//! wait. A parent death signal would end these too, but it is sent when the thread that has started git ends, which may
+//! be earlier.
 
 use std::{
     io::{self, Read, Write},
