@@ -56,6 +56,8 @@ const REPLACEMENTS: &[(&str, &str)] = &[
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("crates/agent/src/users.rs", "nobody", "the user of that name"),
     ("crates/banger/src/workspace/tools.rs", "folder", "variables of dev containers"),
+    ("crates/sys/src/confine/child.rs", "packed", "an attribute of Rust"),
+    ("crates/workspace/src/fetch.rs", "packed", "a file of git"),
     ("crates/engine/src/resource.rs", "folder", "stored in journals"),
     ("crates/engine/src/step.rs", "folder", "stored in journals"),
     ("crates/engine/tests/engine/", "folder", "stored in journals"),

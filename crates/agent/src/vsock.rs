@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Dials the host once, so that it need not poll for the guest. PID 1 does it before anything of the image runs: where
-/// the host does not see the port of the call, nobody else can call before the agent.
+/// the host does not see the port of the call, no other program can call before the agent.
 pub(crate) fn call_host(port: u32) -> Option<OwnedFd> {
     let called = connect_vsock(CALL_PORT, VMADDR_CID_HOST, port);
     // No process on the host waits, for example because the guest restarted by itself.

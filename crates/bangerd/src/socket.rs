@@ -1,4 +1,4 @@
-//! The daemon's socket. If another program removes it, such as one that cleans temporary files, the daemon creates it
+//! The daemon's socket. If another program removes it, such as a cleaner of temporary files, the daemon creates it
 //! again: only this daemon can, because it holds the store's lock.
 
 use std::{

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 /// Variable with the file for a command's result. A test process without it is no command.
 const RESULT: &str = "BANGER_TEST_RESULT";
 
-/// An ordinary user's id, without an account's rights (nobody).
+/// An ordinary user's id, without an account's rights.
 const USER: u32 = 65534;
 
 /// A user's home directory, with programs. Dropping it kills the daemon.

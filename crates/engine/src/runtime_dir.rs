@@ -77,7 +77,7 @@ mod tests {
         let elsewhere = choose(&long, None).unwrap();
         assert!(elsewhere.starts_with(FALLBACK) && dirs::is_private(&elsewhere).unwrap(), "{elsewhere:?}");
         assert_eq!(choose(&long, Some(&elsewhere)).unwrap(), elsewhere);
-        // Another user's, or one that is no directory.
+        // Another user's, or not a directory.
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
         let other = choose(&long, Some(&link)).unwrap();

@@ -66,7 +66,7 @@ pub fn fail_points() -> Vec<String> {
 }
 
 impl Step {
-    /// Returns whether the write must be on the disk when it returns: a client is told of it next, or files are removed
+    /// Returns whether the write must be on the disk when it returns: a client learns of it next, or files are removed
     /// because of it. Otherwise it may be lost with the host's power, but only together with all later writes.
     pub(crate) fn is_durable(self) -> bool {
         match self {

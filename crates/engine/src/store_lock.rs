@@ -88,7 +88,7 @@ impl StoreLock {
         Ok(Self { file, dirs: Dirs { runtime, ..dirs }, record, interruption })
     }
 
-    /// Returns banger's directories, with the one that the sockets are in.
+    /// Returns banger's directories, with the directory of the sockets.
     pub fn dirs(&self) -> &Dirs {
         &self.dirs
     }

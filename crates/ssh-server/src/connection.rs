@@ -2,7 +2,7 @@
 //!
 //! It does no I/O. Messages become [`Event`]s, and commands become messages, which wait in a queue until the transport
 //! may send them. ssh's window for a channel is widened only by [`Connection::consumed`], so a channel whose data
-//! nobody reads does not affect the others.
+//! is not read does not affect the others.
 
 use std::collections::{HashMap, VecDeque};
 

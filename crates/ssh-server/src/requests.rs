@@ -1,4 +1,4 @@
-//! What ssh can request, and what the server can tell it.
+//! What ssh can request, and what the server can send.
 
 use bytes::Bytes;
 

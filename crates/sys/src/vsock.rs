@@ -16,7 +16,7 @@ pub fn connect_vsock(from: u32, cid: u32, to: u32) -> io::Result<OwnedFd> {
     if raw < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just created, and belongs to nobody else.
+    // SAFETY: the descriptor was just created, and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     let (local, remote) = (address(libc::VMADDR_CID_ANY, from), address(cid, to));
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_vm>()).map_err(io::Error::other)?;

@@ -19,12 +19,12 @@ use banger_sys::confine::{
 };
 
 /// A user without rights; the tests may run as root.
-const NOBODY: u32 = 65534;
+const OTHER_USER: u32 = 65534;
 
 /// Runs a script of bash, confined, as each user that this process can be. Only its own commands work: it may not
 /// start processes. Returns what it wrote, the same for every user.
 fn bash(script: &str, confinement: &Confinement) -> String {
-    let users: &[Option<u32>] = if is_root() { &[None, Some(NOBODY)] } else { &[None] };
+    let users: &[Option<u32>] = if is_root() { &[None, Some(OTHER_USER)] } else { &[None] };
     let outputs = users.iter().map(|user| {
         let mut command = Command::new("/bin/bash");
         command.args(["--norc", "-c", script]).env_clear().current_dir("/").stdin(Stdio::null());
@@ -82,7 +82,7 @@ fn a_program_writes_only_in_its_directory() {
 }
 
 #[test]
-fn a_program_cannot_read_other_files_whoever_owns_them() {
+fn a_program_cannot_read_other_files_of_any_owner() {
     if !has_landlock(1) {
         return;
     }
@@ -162,7 +162,7 @@ fn a_program_cannot_signal_this_process() {
     if !has_landlock(LANDLOCK_SCOPES) {
         return;
     }
-    let user = if is_root() { NOBODY } else { rustix::process::getuid().as_raw() };
+    let user = if is_root() { OTHER_USER } else { rustix::process::getuid().as_raw() };
     let mut victim = Command::new("/bin/sleep").arg("1000").uid(user).spawn().unwrap();
     let confinement = Confinement { system_calls: SystemCalls::Processes, ..Confinement::default() };
     let mut command = Command::new("/bin/bash");

@@ -129,7 +129,7 @@ pub fn listen(guest: &GuestChannel, port: u32) -> Result<GuestListener, VmmError
 
 impl GuestListener {
     /// Accepts the next stream. The host kernel's vsock and `banger-vsock-device` accept streams of the guest's root only;
-    /// Firecracker does not tell the guest's port.
+    /// Firecracker does not report the guest's port.
     ///
     /// # Errors
     /// Returns an error if the socket fails.

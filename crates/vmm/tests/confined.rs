@@ -23,7 +23,7 @@ use tokio::time::timeout;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A user without rights.
-const NOBODY: u32 = 65534;
+const OTHER_USER: u32 = 65534;
 
 /// Directories of a VM, which every user can use.
 struct Host {
@@ -125,7 +125,7 @@ fn qemu(plan: &LaunchPlan) -> ProcessSpec {
 }
 
 fn users() -> Vec<Option<u32>> {
-    if rustix::process::geteuid().is_root() { vec![None, Some(NOBODY)] } else { vec![None] }
+    if rustix::process::geteuid().is_root() { vec![None, Some(OTHER_USER)] } else { vec![None] }
 }
 
 fn command(process: &ProcessSpec, user: Option<u32>, replacement: Option<&[&str]>) -> Command {

@@ -88,7 +88,7 @@ impl GitState {
 
     /// Returns the names of the working trees that share the repository.
     pub(crate) fn worktrees(&self) -> BTreeSet<&[u8]> {
-        // git may leave logs of one that it has removed.
+        // git may leave logs of a working tree that it has removed.
         let is_own = |name: &[u8]| [&b"HEAD"[..], b"gitdir", b"index"].contains(&name);
         let split = self.listed.iter().map(|file| split(&file.path));
         split.filter(|(_, name)| is_own(name)).filter_map(|(tree, _)| tree).collect()

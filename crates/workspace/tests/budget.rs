@@ -106,7 +106,7 @@ fn an_object_that_needs_too_much_memory_is_rejected() {
     let commit = git(&guest, &["hash-object", "-t", "commit", "-w", path.to_str().unwrap()]);
     fs::remove_file(path).unwrap();
     git(&guest, &["update-ref", "refs/heads/large", commit.trim()]);
-    // The guest's git would need the memory too, so that it sends what was packed before.
+    // The guest's git would need the memory too, so it sends an existing pack.
     let pack = Command::new("sh")
         .current_dir(&guest)
         .args(["-c", "git rev-parse refs/heads/large | git pack-objects --stdout -q > ../pack"])

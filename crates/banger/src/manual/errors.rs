@@ -42,6 +42,7 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         SetVmm { vmm: Vmm::Qemu, in_software: true },
         SetVmm { vmm: Vmm::Qemu, in_software: false },
         TryWhenLessBusy,
+        RestoreDisk,
     ];
     let image = [
         DeleteVms { vms: vec!["box".to_owned()] },

@@ -111,8 +111,8 @@ pub(crate) async fn explain_vm_exit(client: &Client, reference: &str, error: Api
     }
 }
 
-/// Writes the guest's output until its program exits. The program that the user runs may control the terminal; one
-/// that banger runs, if `filtered`, may not.
+/// Writes the guest's output until its program exits. The program that the user runs may control the
+/// terminal; a program of banger's, if `filtered`, may not.
 async fn print_output(mut output: ExecOutput, filtered: bool) -> Result<SessionEnd, ApiError> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     let console = |is_terminal| Console::text(filtered && is_terminal);

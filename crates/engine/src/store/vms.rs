@@ -231,7 +231,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records that a VM's creation has ended, before the client is told.
+    /// Records that a VM's creation has ended, before the client learns of it.
     pub(crate) fn acknowledge_vm(&self, id: &Id) -> Result<(), StoreError> {
         self.execute(Step::VmAcknowledge, "UPDATE vms SET acknowledged = 1 WHERE id = ?", [id.as_str()])?;
         Ok(())

@@ -70,7 +70,7 @@ impl Vms {
                 return Err(self.undo_or_keep(&id, request.rm, context, error).await);
             }
         }
-        // One that is deleted at the end of its session does not outlive this daemon anyway.
+        // A VM that is deleted at the end of its session does not outlive this daemon anyway.
         if !request.rm {
             services.store.acknowledge_vm(&id)?;
         }

@@ -190,7 +190,7 @@ impl Start<'_> {
         Ok(disks)
     }
 
-    /// Syncs the names of a new VM's disks. This takes milliseconds, while the VM boots: before a client is told that
+    /// Syncs the names of a new VM's disks. This takes milliseconds, while the VM boots: before a client learns that
     /// the VM exists, its disks must survive a power loss.
     async fn sync_names(&self) -> Result<(), EngineError> {
         if self.record.rm || self.record.last_used_at.is_some() {

@@ -7,7 +7,7 @@
 //! | limits, capabilities, no new privileges, session, descriptors | the process | `child` |
 //!
 //! Everything is prepared before the fork. The child only makes system calls, and then becomes the program: that costs
-//! no second program start. Landlock and seccomp are left out on a kernel that has none; [`Support`] tells which.
+//! no second program start. Landlock and seccomp are left out on a kernel that has none; [`Support`] says which.
 
 mod child;
 mod installation;

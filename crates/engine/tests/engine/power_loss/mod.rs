@@ -248,7 +248,7 @@ fn check(host: &Host, snapshot: &Snapshot<'_>, expected: &BTreeMap<Object, bool>
             }
         }
         host.check_consistency()?;
-        // Disks without a row: those of a deleted VM have returned, or the row of one that exists is lost.
+        // Disks without a row: those of a deleted VM have returned, or the row of a VM that exists is lost.
         let aside = names_in(&state)?.into_iter().filter(|name| name.starts_with("set-aside-"));
         let mut disks = aside.map(|name| state.join(name).join("vms")).filter(|path| path.exists());
         ensure!(disks.next().is_none(), "disks were set aside");
