@@ -1,21 +1,16 @@
 //! Accepts the host's connections, whatever goes wrong with one of them.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, rc::Rc};
 
-use rustix::io::Errno;
 use tokio::{
     sync::{Notify, Semaphore},
     task::spawn_local,
-    time::timeout,
 };
 
-use crate::{console::log, machine::Machine, server::Server, stream::Duplex};
+use crate::{accept::accept_next, console::log, machine::Machine, server::Server, stream::Duplex};
 
 /// Maximum number of connections: each exec holds four of the 1024 descriptors that a process has by default.
 pub(crate) const MAX_CONNECTIONS: usize = 200;
-
-/// Pause after a failure, unless a connection ends before, which frees what may have been missing.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves connections until the listener itself is broken. `accept` returns `None` for a caller that is not served.
 pub(crate) async fn serve<M: Machine, S: Duplex + 'static>(
@@ -24,21 +19,12 @@ pub(crate) async fn serve<M: Machine, S: Duplex + 'static>(
 ) -> io::Error {
     let slots = Rc::new(Semaphore::new(MAX_CONNECTIONS));
     let ended = Rc::new(Notify::new());
-    let (mut failing, mut full) = (false, false);
+    let mut full = false;
     loop {
-        let stream = match accept().await {
+        let stream = match accept_next(&mut accept, &ended).await {
             Ok(stream) => stream,
-            Err(error) if is_broken(&error) => return error,
-            Err(error) => {
-                // Once for each series of failures.
-                if !std::mem::replace(&mut failing, true) {
-                    log(&format!("cannot accept a connection now: {error}"));
-                }
-                let _ = timeout(PAUSE, ended.notified()).await;
-                continue;
-            }
+            Err(error) => return error,
         };
-        failing = false;
         let Some(stream) = stream else { continue };
         // All connections are of one thread, so a free slot stays free until it is taken here.
         let is_full = slots.available_permits() == 0;
@@ -54,13 +40,6 @@ pub(crate) async fn serve<M: Machine, S: Duplex + 'static>(
             ended.notify_one();
         });
     }
-}
-
-/// Returns whether the listener will never accept a connection again. All other errors concern one connection, or end
-/// when resources are free (accept(2)).
-fn is_broken(error: &io::Error) -> bool {
-    let broken = [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP, Errno::FAULT];
-    error.raw_os_error().is_some_and(|code| broken.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 #[cfg(test)]
@@ -201,15 +180,5 @@ mod tests {
                 assert!(matches!(&reply, Some(Reply::Failed { .. })), "{reply:?}");
             });
         });
-    }
-
-    #[test]
-    fn only_a_broken_listener_ends_the_service() {
-        for errno in
-            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::CONNABORTED, Errno::PERM]
-        {
-            assert!(!is_broken(&errno.into()), "{errno}");
-        }
-        assert!(is_broken(&Errno::BADF.into()));
     }
 }

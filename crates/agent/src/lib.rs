@@ -7,6 +7,7 @@
 //! [`Machine`] changes the machine. In a guest that is `power::Power`; the engine's tests use a `Machine`
 //! that changes nothing on the host.
 
+mod accept;
 mod boot;
 mod boot_record;
 mod callers;

@@ -10,11 +10,16 @@ mod splice;
 use std::{io, rc::Rc, time::Duration};
 
 use banger_proto::{Accept, Connect, FailureKind, Listen, Reply};
-use tokio::{sync::Semaphore, task::spawn_local, time::sleep};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::spawn_local,
+    time::sleep,
+};
 
 pub(crate) use pending::PendingConnections;
 
 use crate::{
+    accept::accept_next,
     children::Children,
     connection::{Incoming, Outgoing},
     failure::Failure,
@@ -88,9 +93,11 @@ async fn report_connections(
     pending: &PendingConnections,
 ) -> io::Result<()> {
     let slots = Rc::new(Semaphore::new(MAX_PENDING));
+    // Connections end elsewhere: a failure is only followed by a pause.
+    let ended = Notify::new();
     loop {
         let Ok(slot) = slots.acquire().await else { return Ok(()) };
-        let (socket, from) = bound.accept().await?;
+        let (socket, from) = accept_next(async || bound.accept().await, &ended).await?;
         slot.forget();
         let id = pending.add(socket, &slots);
         outgoing.send_message(&Reply::Incoming { id, from }).await?;
