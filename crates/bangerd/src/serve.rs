@@ -68,6 +68,10 @@ pub(crate) async fn serve(daemon: Daemon, mut socket: Socket) -> Result<(), ApiE
             tracing::warn!("refused another user's connection");
             continue;
         };
+        if is_of_vm(&stream, &daemon.engine) {
+            tracing::warn!("refused the connection of a VM's process");
+            continue;
+        }
         let (stream, passed) = FdReceivingStream::new(stream);
         let router = TowerToHyperService::new(routes.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -110,6 +114,18 @@ fn same_user(stream: &UnixStream) -> Option<Peer> {
     let own_uid = rustix::process::getuid().as_raw();
     let uid = stream.peer_cred().ok()?.uid();
     (uid == own_uid || uid == 0).then_some(Peer(uid))
+}
+
+/// Returns whether the peer is a VM's process. Older kernels let such a process connect to any socket of its user.
+fn is_of_vm(stream: &UnixStream, engine: &Engine) -> bool {
+    let pid = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+    match pid.map(|pid| engine.vms.own_process(pid)).transpose() {
+        Ok(is_of_vm) => is_of_vm.unwrap_or_default(),
+        Err(error) => {
+            tracing::error!(%error, "cannot look up the process of a connection");
+            false
+        }
+    }
 }
 
 /// Cancels all running operations, and waits until they are undone.

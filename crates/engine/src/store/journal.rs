@@ -57,6 +57,12 @@ impl Store {
         Ok(())
     }
 
+    /// Returns the processes with this pid that VMs hold. At most one of them can still run.
+    pub(crate) fn journalled_processes(&self, pid: u32) -> Result<Vec<Resource>, StoreError> {
+        let select = "SELECT resource FROM journal WHERE json_extract(resource, '$.pid') = ?";
+        self.query(select, [pid], |row| json(row, "resource"))
+    }
+
     /// Returns what `vm` holds, the last taken first. [`Scope::Run`] limits that to resources held while it runs.
     pub(crate) fn journal_of(&self, vm: &Id, scope: Scope) -> Result<Vec<JournalRow>, StoreError> {
         let select = "SELECT id, resource FROM journal WHERE vm_id = ?1 AND (scope = 'run' OR ?2 = 'vm') ORDER BY id DESC";

@@ -14,13 +14,14 @@ use super::{
     actor::Change,
     actors::{Actors, deleted_error},
     hardware::check_hardware,
-    process::EXIT_TIMEOUT,
+    process::{self, EXIT_TIMEOUT},
     services::Services,
     stats::{Samples, stats},
 };
 use crate::{
     error::EngineError,
     operation::{Context, Events, OnDisconnect, Operations},
+    resource::Resource,
     sessions::Session,
     store::VmRecord,
 };
@@ -276,6 +277,18 @@ impl Vms {
         let port = port.filter(|port| *port != UNPRIVILEGED_AGENT_PORT).unwrap_or(handle.agent_port);
         let session = self.services.sessions.open(&record.id);
         Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
+    }
+
+    /// Returns whether process `pid` belongs to a VM: its VMM or a helper. They never use the API, unless a guest has
+    /// taken one over.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
+    pub fn own_process(&self, pid: u32) -> Result<bool, ApiError> {
+        let held = self.services.store.journalled_processes(pid).map_err(EngineError::from)?;
+        let now = process::start_time(pid);
+        let is_held = |resource| matches!(resource, &Resource::Process { started, .. } if started == now);
+        Ok(now.is_some() && held.iter().any(is_held))
     }
 
     /// Converts a record to the API's VM.

@@ -37,6 +37,11 @@ async fn a_vm_is_created_restarted_and_deleted(vmm: Vmm) -> Result<()> {
     let created = vm(&engine, "box")?;
     ensure!(created.state == VmState::Running && created.vmm == Some(vmm), "{created:?}");
     host.check_consistency()?;
+    // The daemon refuses requests of these processes.
+    for (role, pid) in host.processes_of_vms()? {
+        ensure!(engine.vms.own_process(pid)?, "{role} {pid}");
+    }
+    ensure!(!engine.vms.own_process(std::process::id())?, "the test is no process of a VM");
     ensure!(exec(&engine, "box", &["sh", "-c", "echo $HOSTNAME"]).await? == "box\n");
     let copied = copy_out(&engine, "box", &host.path("tiny.tar").display().to_string()).await?;
     let tar = fs::read(host.path("tiny.tar"))?;
