@@ -114,8 +114,8 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
                 .to_owned()
         }
         Remedy::CheckCatalogSignature => {
-            "the catalog's owner signs each version with `minisign -S -m catalog.toml`; if the key has changed, \
-             correct [[catalog]] in config.toml"
+            "the catalog's owner lists its URLs in it (`urls = [\"URL\"]`) and signs each version with \
+             `minisign -S -m catalog.toml`; if the key has changed, correct [[catalog]] in config.toml"
                 .to_owned()
         }
         Remedy::CorrectCatalog { line } => {

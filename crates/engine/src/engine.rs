@@ -78,7 +78,7 @@ impl Engine {
     ) -> Self {
         let operations = Operations::new(store.event_log().clone());
         let sessions = Arc::new(Sessions::new(store.clone()));
-        let catalogs = Arc::new(Catalogs::new(&dirs, config.clone(), operations.clone()));
+        let catalogs = Arc::new(Catalogs::new(&dirs, store.clone(), config.clone(), operations.clone()));
         let initrds = Arc::new(Initrds::new(dirs.clone(), programs.clone()));
         let images = Arc::new(Images::new(
             dirs.clone(),

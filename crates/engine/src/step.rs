@@ -48,6 +48,7 @@ steps! {
     VmMarkForDeletion = "vm/condemn",
     VmDelete = "vm/delete",
     DeletedClear = "deleted/clear",
+    CatalogRecord = "catalog/record",
     JournalDirectory = "journal/folder",
     JournalProcess = "journal/process",
     /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
@@ -83,7 +84,8 @@ impl Step {
             | Self::VmSet
             | Self::VmAcknowledge
             | Self::VmKeep
-            | Self::VmMarkForDeletion => true,
+            | Self::VmMarkForDeletion
+            | Self::CatalogRecord => true,
             // After a power loss, no VM runs, and what is marked for deletion is deleted again.
             Self::VmState
             | Self::VmRunning

@@ -7,7 +7,7 @@ use banger_image::Catalog;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    files::CatalogFiles,
+    files::{CatalogFiles, Layers},
     signed::{self, cache_path, is_fresh, read_cached},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     error::EngineError,
     operation::{Context, Events, OnDisconnect, Operations},
     remote::{is_retryable_elsewhere, registries},
+    store::Store,
 };
 
 /// Maximum age of a copy that is used, without a refresh, for the names in it.
@@ -24,6 +25,7 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug)]
 pub struct Catalogs {
     files: CatalogFiles,
+    store: Arc<Store>,
     config: Arc<ConfigFiles>,
     operations: Operations,
     /// Held while copies of catalogs at URLs are written or removed.
@@ -31,8 +33,13 @@ pub struct Catalogs {
 }
 
 impl Catalogs {
-    pub(crate) fn new(dirs: &Dirs, config: Arc<ConfigFiles>, operations: Operations) -> Self {
-        Self { files: CatalogFiles::new(dirs), config, operations, refreshing: Mutex::default() }
+    pub(crate) fn new(
+        dirs: &Dirs,
+        store: Arc<Store>,
+        config: Arc<ConfigFiles>,
+        operations: Operations,
+    ) -> Self {
+        Self { files: CatalogFiles::new(dirs), store, config, operations, refreshing: Mutex::default() }
     }
 
     /// Downloads the catalogs at URLs.
@@ -44,7 +51,11 @@ impl Catalogs {
 
     /// Returns everything that can be fetched by name, according to files and cached copies.
     pub(crate) fn all(&self) -> Result<Arc<Catalog>, ApiError> {
-        Ok(self.files.layers(self.config.current()?.catalogs())?.all)
+        Ok(self.layers()?.all)
+    }
+
+    fn layers(&self) -> Result<Layers, ApiError> {
+        self.files.layers(self.config.current()?.catalogs(), &self.store.signed_times()?)
     }
 
     /// Returns the merged catalog for the lookup of a name; `has` searches a catalog for it. Downloads the catalogs at
@@ -54,7 +65,7 @@ impl Catalogs {
         has: impl Fn(&Catalog) -> bool,
         context: &Context,
     ) -> Result<Arc<Catalog>, EngineError> {
-        let layers = self.files.layers(self.config.current()?.catalogs())?;
+        let layers = self.layers()?;
         if !has(&layers.local) {
             let max_age = if has(&layers.all) { MAX_AGE } else { Duration::ZERO };
             self.refresh_older(max_age, context).await?;
@@ -78,10 +89,10 @@ impl Catalogs {
             }
             let (source, registries) = (source.clone(), registries(&config, Vec::new()));
             let refreshed = {
-                let (source, cache_dir) = (source.clone(), cache_dir.clone());
+                let (source, cache_dir, store) = (source.clone(), cache_dir.clone(), self.store.clone());
                 context
                     .blocking(move |context| {
-                        signed::refresh_cached(&source, &registries, &cache_dir, context)
+                        signed::refresh_cached(&source, &registries, &cache_dir, &store, context)
                     })
                     .await
             };
@@ -91,7 +102,7 @@ impl Catalogs {
                 Err(error) if is_retryable_elsewhere(error.kind) => error.message,
                 Err(error) => return Err(error.into()),
             };
-            let fallback = match read_cached(&cache_dir, &source) {
+            let fallback = match read_cached(&cache_dir, &source, &self.store.signed_times()?) {
                 Some(_) => "the cached copy is used",
                 None => "its entries are not available",
             };

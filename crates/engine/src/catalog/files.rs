@@ -13,7 +13,10 @@ use banger_api::{ApiError, Check, Dirs, ErrorKind, Remedy, config::CatalogUrl};
 use banger_image::{Catalog, MAX_CATALOG};
 
 use super::signed::{cache_path, read_cached};
-use crate::config::{Identity, identity, read_up_to};
+use crate::{
+    config::{Identity, identity, read_up_to},
+    store::SignedTimes,
+};
 
 /// The catalog files, and the catalogs last read from them.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub(crate) struct CatalogFiles {
 #[derive(Debug)]
 struct CachedLayers {
     signed: Vec<CatalogUrl>,
+    times: SignedTimes,
     files: Vec<Option<Identity>>,
     layers: Layers,
 }
@@ -52,8 +56,9 @@ impl CatalogFiles {
         &self.cache_dir
     }
 
-    /// Returns the current catalogs of the files, over the copies of `signed`, highest precedence first.
-    pub(crate) fn layers(&self, signed: &[CatalogUrl]) -> Result<Layers, ApiError> {
+    /// Returns the current catalogs of the files, over the copies of `signed` that are not older than `times`, highest
+    /// precedence first.
+    pub(crate) fn layers(&self, signed: &[CatalogUrl], times: &SignedTimes) -> Result<Layers, ApiError> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let cached_paths = signed.iter().map(|source| cache_path(&self.cache_dir, source));
         let files: Vec<_> =
@@ -61,17 +66,23 @@ impl CatalogFiles {
         if let Some(cached) = &*cache
             && cached.files == files
             && cached.signed == signed
+            && cached.times == *times
         {
             return Ok(cached.layers.clone());
         }
         // Identified before reading, so that a file that changes in between is read again the next time.
         let [user, system] = &self.files;
         let local = layer(user)?.with_fallback(&layer(system)?);
-        let cached_catalogs = signed.iter().filter_map(|source| read_cached(&self.cache_dir, source));
-        let all = cached_catalogs.fold(local.clone(), |stronger, weaker| stronger.with_fallback(&weaker));
+        let copies = signed.iter().filter_map(|source| read_cached(&self.cache_dir, source, times));
+        let all = copies.fold(local.clone(), |stronger, copy| stronger.with_fallback(&copy.catalog));
         let layers =
             Layers { local: Arc::new(local), all: Arc::new(all.with_fallback(banger_image::catalog())) };
-        *cache = Some(CachedLayers { signed: signed.to_vec(), files, layers: layers.clone() });
+        *cache = Some(CachedLayers {
+            signed: signed.to_vec(),
+            times: times.clone(),
+            files,
+            layers: layers.clone(),
+        });
         Ok(layers)
     }
 
@@ -81,7 +92,7 @@ impl CatalogFiles {
         if existing.is_empty() {
             return None;
         }
-        Some(match self.layers(&[]) {
+        Some(match self.layers(&[], &SignedTimes::default()) {
             Ok(_) => {
                 let paths: Vec<_> = existing.iter().map(|path| path.display().to_string()).collect();
                 Check::pass("catalog", paths.join(", "))
@@ -134,22 +145,23 @@ mod tests {
         };
         let dirs = Dirs::find(lookup).unwrap();
         let files = CatalogFiles::new(&dirs);
+        let layers = || files.layers(&[], &SignedTimes::default());
         assert!(files.check().is_none());
-        assert_eq!(*files.layers(&[]).unwrap().all, *banger_image::catalog());
+        assert_eq!(*layers().unwrap().all, *banger_image::catalog());
         fs::create_dir_all(path.join("etc")).unwrap();
         fs::write(path.join("etc/catalog.toml"), ENTRY.replace("Ours", "The whole host")).unwrap();
-        let described = || files.layers(&[]).unwrap().all.image("alpine").unwrap().description.to_string();
+        let described = || layers().unwrap().all.image("alpine").unwrap().description.to_string();
         assert_eq!(described(), "The whole host");
         fs::create_dir_all(&dirs.config).unwrap();
         fs::write(dirs.catalog_file(), ENTRY).unwrap();
         assert_eq!(described(), "Ours");
-        assert!(files.layers(&[]).unwrap().all.image("debian-bookworm").is_some());
+        assert!(layers().unwrap().all.image("debian-bookworm").is_some());
         fs::write(dirs.catalog_file(), ENTRY.replace("distro", "distribution")).unwrap();
-        let error = files.layers(&[]).unwrap_err();
+        let error = layers().unwrap_err();
         assert!(error.message.contains("catalog.toml:4: unknown field `distribution`"), "{error}");
         assert!(files.check().is_some());
         fs::write(dirs.catalog_file(), "#".repeat(2 << 20)).unwrap();
-        assert!(files.layers(&[]).unwrap_err().message.contains("longer than 1024 KiB"));
+        assert!(layers().unwrap_err().message.contains("longer than 1024 KiB"));
         fs::remove_file(dirs.catalog_file()).unwrap();
         assert_eq!(described(), "The whole host");
     }

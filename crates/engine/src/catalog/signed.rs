@@ -8,7 +8,7 @@ use std::{
 };
 
 use banger_api::{ApiError, Check, Config, ErrorKind, Remedy, config::CatalogUrl};
-use banger_image::{Catalog, MAX_CATALOG, Registries, SignedCatalog, Silent};
+use banger_image::{MAX_CATALOG, Registries, SignedCatalog, Silent, VerifiedCatalog};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     dirs,
     error::EngineError,
     remote::{is_retryable_elsewhere, registries},
+    store::{SignedTimes, Store},
 };
 
 /// Maximum length of a copy, in bytes: a catalog with its signature above it.
@@ -28,40 +29,46 @@ pub(crate) fn cache_path(dir: &Path, source: &CatalogUrl) -> PathBuf {
     dir.join(name)
 }
 
-/// Reads a catalog's copy from a directory; ignores and logs a broken one.
-pub(super) fn read_cached(dir: &Path, source: &CatalogUrl) -> Option<Catalog> {
+/// Reads a catalog's copy from a directory. Ignores and logs a broken copy, and a copy that is older than the newest
+/// version according to `times`.
+pub(super) fn read_cached(dir: &Path, source: &CatalogUrl, times: &SignedTimes) -> Option<VerifiedCatalog> {
     let path = cache_path(dir, source);
     let bytes = read_up_to(&path, MAX_CACHED_CATALOG).ok()?;
     let read = signed(source).read(&bytes);
-    read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a cached catalog is not used"))
-        .ok()
+    let read = read
+        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a cached catalog is not used"));
+    read.ok().filter(|copy| copy.signed_at >= times.newest(source))
 }
 
 /// Downloads all catalogs at URLs and reports the results, without caching the catalogs.
-pub(crate) async fn check(config: &Config, dir: &Path) -> Vec<Check> {
+pub(crate) async fn check(config: &Config, dir: &Path, times: &SignedTimes) -> Vec<Check> {
     let registries = registries(config, Vec::new());
     let mut checks = Vec::new();
     for source in config.catalogs() {
         let (owned_source, registries) = (source.clone(), registries.clone());
-        let fetch = move || fetch(&owned_source, &registries, &std::env::temp_dir(), &Silent);
+        let fetch = move || {
+            let fetched = signed(&owned_source).fetch(&registries, &std::env::temp_dir(), &Silent);
+            fetched.map_err(EngineError::from)
+        };
         let fetched = tokio::task::spawn_blocking(fetch).await.unwrap_or(Err(EngineError::Cancelled));
+        let copy = read_cached(dir, source, times);
+        let fallback = match &copy {
+            Some(_) => "the cached copy is used",
+            None => "there is no cached copy",
+        };
+        let newest = copy.map_or(0, |copy| copy.signed_at).max(times.newest(source));
         let title = "signed catalog";
         checks.push(match fetched.map_err(ApiError::from) {
-            Ok((bytes, _)) if is_older(&bytes, dir, source) => {
-                let message = format!("{}; the cached copy is used", older_message(source));
+            Ok((_, verified)) if verified.signed_at < newest => {
+                let message = format!("{}; {fallback}", older_message(source));
                 let error = ApiError::new(ErrorKind::Invalid, message);
                 Check::warn(title, error.remedy(Remedy::CheckCatalogSignature))
             }
-            Ok((_, catalog)) => {
+            Ok((_, VerifiedCatalog { catalog, .. })) => {
                 let (images, kernels) = (catalog.images.len(), catalog.kernels.len());
                 Check::pass(title, format!("{}: {images} images, {kernels} kernels", source.url))
             }
             Err(mut error) if is_retryable_elsewhere(error.kind) => {
-                let fallback = if read_cached(dir, source).is_some() {
-                    "the cached copy is used"
-                } else {
-                    "there is no cached copy"
-                };
                 error.message.push_str("; ");
                 error.message.push_str(fallback);
                 Check::warn(title, error)
@@ -76,44 +83,30 @@ fn signed(source: &CatalogUrl) -> SignedCatalog<'_> {
     SignedCatalog { url: &source.url, key: &source.key }
 }
 
-/// Downloads a catalog; returns the bytes to cache and the catalog read from them.
-fn fetch(
-    source: &CatalogUrl,
-    registries: &Registries,
-    work: &Path,
-    progress: &dyn banger_image::Progress,
-) -> Result<(Vec<u8>, Catalog), EngineError> {
-    let bytes = signed(source).fetch(registries, work, progress)?;
-    let catalog = signed(source).read(&bytes)?;
-    Ok((bytes, catalog))
-}
-
-/// Downloads a catalog and replaces its copy. Returns false, and keeps the copy, if that was signed later.
+/// Downloads a catalog and replaces its copy. Returns false, and keeps the copy, if a newer version is known: a server
+/// must not bring back withdrawn entries.
 pub(super) fn refresh_cached(
     source: &CatalogUrl,
     registries: &Registries,
     dir: &Path,
+    store: &Store,
     progress: &dyn banger_image::Progress,
 ) -> Result<bool, EngineError> {
     dirs::create_private(dir)?;
-    let (bytes, _) = fetch(source, registries, dir, progress)?;
-    if is_older(&bytes, dir, source) {
+    let (bytes, verified) = signed(source).fetch(registries, dir, progress)?;
+    // The copy may be of a store that was moved away.
+    let copy = read_cached(dir, source, &SignedTimes::default());
+    if copy.is_some_and(|copy| verified.signed_at < copy.signed_at)
+        || !store.record_catalog(source, verified.signed_at)?
+    {
         return Ok(false);
     }
     write_cache(&bytes, dir, &cache_path(dir, source))?;
     Ok(true)
 }
 
-/// Returns whether the downloaded catalog was signed before the copy: a mirror must not restore withdrawn entries.
-fn is_older(signed_bytes: &[u8], dir: &Path, source: &CatalogUrl) -> bool {
-    let signed_at = |bytes: &[u8]| signed(source).signed_at(bytes);
-    let cached = read_up_to(&cache_path(dir, source), MAX_CACHED_CATALOG).ok();
-    let cached_at = cached.and_then(|cached| signed_at(&cached));
-    cached_at.zip(signed_at(signed_bytes)).is_some_and(|(cached_at, downloaded_at)| downloaded_at < cached_at)
-}
-
 pub(super) fn older_message(source: &CatalogUrl) -> String {
-    format!("the catalog at {} has an older signature than the cached copy", source.url)
+    format!("the catalog at {} has an older signature than its last version", source.url)
 }
 
 pub(super) fn is_fresh(path: &Path, age: Duration) -> bool {

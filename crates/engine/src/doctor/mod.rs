@@ -53,9 +53,10 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     let catalog = CatalogFiles::new(dirs);
     checks.extend(catalog.check());
     // A broken file was reported above; then the built-in catalog is used.
-    let layers = catalog.layers(config.catalogs());
+    let times = store.as_ref().map(|store| store.signed_times.clone()).unwrap_or_default();
+    let layers = catalog.layers(config.catalogs(), &times);
     let layers = layers.map_or_else(|_| Arc::new(banger_image::catalog().clone()), |layers| layers.all);
-    checks.extend(check_signed(&config, catalog.cache_dir()).await);
+    checks.extend(check_signed(&config, catalog.cache_dir(), &times).await);
     checks.extend(store::all(&store, &config, &layers));
     checks
 }

@@ -8,7 +8,7 @@ use banger_image::Catalog;
 use super::finding::into_check;
 use crate::{
     image::find_change,
-    store::{ImageRecord, KernelRecord, Store},
+    store::{ImageRecord, KernelRecord, SignedTimes, Store},
 };
 
 /// The contents of the store.
@@ -18,6 +18,7 @@ pub(super) struct StoreSnapshot {
     vms: usize,
     images: Vec<ImageRecord>,
     kernels: Vec<KernelRecord>,
+    pub(super) signed_times: SignedTimes,
 }
 
 /// Reads the whole store at `path`, without changing anything.
@@ -28,6 +29,7 @@ pub(super) fn open(path: &Path) -> Result<StoreSnapshot, ApiError> {
         vms: store.vms()?.len(),
         images: store.images()?,
         kernels: store.kernels()?,
+        signed_times: store.signed_times()?,
     })
 }
 

@@ -5,6 +5,7 @@
 //! survives the death of the process at any point. A power loss may lose the last commits, but none up to the last
 //! one of a step that is durable ([`Step::is_durable`]).
 
+mod catalogs;
 mod deleted;
 mod images;
 mod journal;
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 
 use crate::{event_log::EventLog, random, step::Step};
 
+pub(crate) use catalogs::SignedTimes;
 pub(crate) use images::{ImageRecord, RegisteredFile};
 pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
@@ -70,6 +72,10 @@ const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE vms ADD COLUMN deleting INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE deleted (id TEXT PRIMARY KEY) STRICT;
+", "
+    CREATE TABLE catalogs (
+        url TEXT NOT NULL, key TEXT NOT NULL, signed_at INTEGER NOT NULL, PRIMARY KEY (url, key)
+    ) STRICT;
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.

@@ -90,6 +90,10 @@ pub(crate) enum Command {
     },
     DeleteKernel(String),
     ShowKernel(String),
+    /// Downloads the catalogs at URLs.
+    RefreshCatalogs,
+    /// Returns the catalogs' images.
+    AvailableImages,
     Repair,
     /// Waits until no operation is in progress.
     Idle,
@@ -304,6 +308,8 @@ pub(crate) async fn execute(engine: &Engine, command: Command) -> Result<Value, 
         }
         C::DeleteKernel(name) => json(engine.kernels.delete(&name)?),
         C::ShowKernel(name) => json(engine.kernels.show(&name)?),
+        C::RefreshCatalogs => result_of(Ok(engine.catalogs.refresh())).await,
+        C::AvailableImages => json(engine.images.available()?),
         C::Repair => json(engine.repair().await?),
         C::Idle => {
             idle(engine).await;

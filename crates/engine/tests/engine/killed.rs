@@ -13,6 +13,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
+    catalogs::Team,
     consistency::{boots, check_file_system},
     driver::Command,
     host::{Host, KilledRun, VMMS},
@@ -136,6 +137,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_vm_that_fails_to_start_is_kept_after_a_kill,
         ),
         trial("killed::a_killed_pull_can_be_repeated", a_killed_pull_can_be_repeated),
+        trial(
+            "killed::a_killed_refresh_of_a_catalog_can_be_repeated",
+            a_killed_refresh_of_a_catalog_can_be_repeated,
+        ),
         trial(
             "killed::a_killed_pull_of_a_moved_tag_keeps_used_images",
             a_killed_pull_of_a_moved_tag_keeps_used_images,
@@ -448,6 +453,19 @@ fn a_vm_that_fails_to_start_is_kept_after_a_kill() -> Result<()> {
         }
         let vm = vm.context("the VM that failed to start was not kept")?;
         ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
+        Ok(())
+    })
+}
+
+/// A download of a signed catalog.
+fn a_killed_refresh_of_a_catalog_can_be_repeated() -> Result<()> {
+    let mut team = Team::new()?;
+    team.configure("catalog.toml")?;
+    team.publish("catalog.toml", &["catalog.toml"], "timestamp:1")?;
+    let points = team.host.run_and_kill(None, &Command::RefreshCatalogs)?.points;
+    at_all_points(&points, |point| {
+        team.host.run_and_kill(Some(point), &Command::RefreshCatalogs)?;
+        ensure!(team.refresh()?.is_some());
         Ok(())
     })
 }

@@ -5,12 +5,14 @@
 //! is a daemon that executes commands ([`driver`]), a console logger, or the KVM probe. Otherwise it runs the tests,
 //! each on its own [`host`].
 
+mod catalogs;
 mod concurrency;
 mod consistency;
 mod driver;
 mod failures;
 mod fixtures;
 mod host;
+mod http;
 mod killed;
 mod life;
 mod power_loss;
@@ -110,6 +112,7 @@ fn tests() -> ExitCode {
     let trials = [
         life::trials(),
         processes::trials(),
+        catalogs::trials(),
         power_loss::trials(),
         failures::trials(),
         roles::trials(),

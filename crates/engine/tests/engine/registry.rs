@@ -1,17 +1,18 @@
 //! A registry on the loopback interface that serves one image under every name.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    thread,
 };
 
 use anyhow::Result;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::fixtures;
+use crate::{
+    fixtures,
+    http::{self, Answer},
+};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -48,7 +49,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// The registry. Its threads end with the process.
+/// The registry.
 #[derive(Debug)]
 pub(crate) struct Registry {
     address: SocketAddr,
@@ -57,17 +58,12 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start(image: Image) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let address = listener.local_addr()?;
         let image = Arc::new(Mutex::new(image));
         let served = image.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let image = served.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                // A killed daemon disconnects early.
-                thread::spawn(move || drop(answer(&image, &stream)));
-            }
-        });
+        let address = http::serve(move |path| {
+            let image = served.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            answer(&image, path)
+        })?;
         Ok(Self { address, image })
     }
 
@@ -82,34 +78,14 @@ impl Registry {
     }
 }
 
-fn answer(image: &Image, mut stream: &TcpStream) -> Result<()> {
-    let mut input = BufReader::new(stream);
-    let mut request = String::new();
-    input.read_line(&mut request)?;
-    let mut header = String::new();
-    while input.read_line(&mut header)? > 2 {
-        header.clear();
-    }
-    let mut words = request.split_whitespace();
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+fn answer(image: &Image, path: &str) -> Answer {
     let name = path.rsplit('/').next().unwrap_or_default();
     let blob = image.blobs.iter().find(|blob| digest(blob) == name);
-    let (status, body) = match blob {
-        _ if path.contains("/manifests/") => ("200 OK", &image.manifest),
-        Some(blob) => ("200 OK", blob),
-        None => ("404 Not Found", &Vec::new()),
+    let body = match blob {
+        _ if path.contains("/manifests/") => &image.manifest,
+        Some(blob) => blob,
+        None => return Answer::not_found(),
     };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: {MANIFEST}\r\nDocker-Content-Digest: {}\r\n\
-         Content-Length: {}\r\n\r\n",
-        digest(body),
-        body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    if method != "HEAD" {
-        stream.write_all(body)?;
-    }
-    stream.shutdown(std::net::Shutdown::Write)?;
-    // Wait until the client disconnects.
-    Ok(input.read_to_end(&mut Vec::new()).map(drop)?)
+    let headers = format!("Content-Type: {MANIFEST}\r\nDocker-Content-Digest: {}\r\n", digest(body));
+    Answer { status: "200 OK", headers, body: body.clone() }
 }

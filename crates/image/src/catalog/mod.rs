@@ -22,7 +22,7 @@ pub use entry::{Arch, CatalogImage, Location, Recipe, Source, Text};
 pub use image::fetch_image;
 pub use kernel::fetch_kernel;
 pub use kernel_entry::{CatalogKernel, Download, KernelSource};
-pub use signed::SignedCatalog;
+pub use signed::{SignedCatalog, VerifiedCatalog};
 
 /// Maximum length of a catalog, in bytes.
 pub const MAX_CATALOG: u64 = 1 << 20;
@@ -33,6 +33,8 @@ const MAX_ENTRIES: usize = 1000;
 /// A catalog of images and kernels that can be fetched by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
+    /// The URLs at which it may be served. Only catalogs at URLs need them.
+    pub urls: Vec<String>,
     /// Images, in display order.
     pub images: Vec<CatalogImage>,
     /// Kernels, in display order.
@@ -43,6 +45,8 @@ pub struct Catalog {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    #[serde(default)]
+    urls: Vec<String>,
     #[serde(default)]
     image: Vec<Spanned<CatalogImage>>,
     #[serde(default)]
@@ -73,7 +77,7 @@ impl Catalog {
         let wrong = |(at, problem)| error(at, problem);
         let images = unique("image", raw.image, |image| image.name.clone()).map_err(wrong)?;
         let kernels = unique("kernel", raw.kernel, |kernel| kernel.name.clone()).map_err(wrong)?;
-        Ok(Self { images, kernels })
+        Ok(Self { urls: raw.urls, images, kernels })
     }
 
     /// Merges `fallback` into this catalog. If both have an entry with the same name, this catalog's entry is kept.

@@ -1,4 +1,7 @@
 //! Catalogs at URLs. banger reads a catalog only after verifying its signature.
+//!
+//! A signature alone does not say which catalog it is for, so a server could send another one with the same key, or an
+//! older version. Therefore a catalog lists its URLs, and its signature must have the time that minisign(1) writes.
 
 use std::io::Read;
 use std::path::Path;
@@ -33,8 +36,18 @@ pub struct SignedCatalog<'a> {
     pub key: &'a str,
 }
 
+/// A catalog whose signature is valid and which is for its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedCatalog {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// When it was signed, in seconds since 1970.
+    pub signed_at: u64,
+}
+
 impl SignedCatalog<'_> {
-    /// Downloads and verifies the catalog. Returns the signature followed by the catalog, for caching.
+    /// Downloads and verifies the catalog. Returns the signature followed by the catalog, for caching, and what was read
+    /// from them.
     ///
     /// # Errors
     /// As [`download`] and [`read`](Self::read).
@@ -43,7 +56,7 @@ impl SignedCatalog<'_> {
         registries: &Registries,
         work: &Path,
         progress: &dyn Progress,
-    ) -> Result<Vec<u8>, ImageError> {
+    ) -> Result<(Vec<u8>, VerifiedCatalog), ImageError> {
         let registries = Registries { timing: TIMING, ..registries.clone() };
         let get = |url: &str, limit| {
             let mut bytes = Vec::new();
@@ -64,29 +77,32 @@ impl SignedCatalog<'_> {
             signed.push(b'\n');
         }
         signed.extend(text);
-        self.read(&signed)?;
-        Ok(signed)
+        let verified = self.read(&signed)?;
+        Ok((signed, verified))
     }
 
     /// Verifies and parses a catalog that follows its signature.
     ///
     /// # Errors
-    /// Returns an error if the signature is not the key's signature of the rest, or if the rest is not a catalog.
-    pub fn read(&self, signed: &[u8]) -> Result<Catalog, ImageError> {
-        let (_, text) = self.verify(signed)?;
-        let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
-        Catalog::parse(text).map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })
-    }
-
-    /// Returns when a catalog that follows its signature was signed, in seconds since 1970.
-    ///
-    /// `None` if the signature is invalid, or if the trusted comment has no timestamp because minisign(1) was given
-    /// another comment.
-    #[must_use]
-    pub fn signed_at(&self, signed: &[u8]) -> Option<u64> {
-        let (signature, _) = self.verify(signed).ok()?;
+    /// Returns an error if the signature is not the key's signature of the rest, or has no time; or if the rest is not a
+    /// catalog, or not a catalog for this URL.
+    pub fn read(&self, signed: &[u8]) -> Result<VerifiedCatalog, ImageError> {
+        let (signature, text) = self.verify(signed)?;
         let mut fields = signature.trusted_comment().split_whitespace();
-        fields.find_map(|field| field.strip_prefix("timestamp:"))?.parse().ok()
+        let signed_at = fields.find_map(|field| field.strip_prefix("timestamp:")?.parse().ok());
+        let signed_at = signed_at
+            .ok_or_else(|| self.refused("its trusted comment has no timestamp:SECONDS".to_owned()))?;
+        let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
+        let catalog = Catalog::parse(text)
+            .map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })?;
+        if !catalog.urls.iter().any(|url| url == self.url) {
+            let problem = match catalog.urls.as_slice() {
+                [] => "it does not list the URLs that it is for: urls = [\"URL\"] is missing".to_owned(),
+                urls => format!("its urls are others: {}", urls.join(", ")),
+            };
+            return Err(self.refused(problem));
+        }
+        Ok(VerifiedCatalog { catalog, signed_at })
     }
 
     /// Verifies the signature, and returns it and the catalog that follows it.
@@ -116,40 +132,80 @@ mod tests {
     use super::*;
 
     /// Created by minisign 0.11.
-    const KEY: &str = "RWTLbQPlU81T4uSwOG8iGzswRA9ckd+MNEHQMePZUM6k/8djojzL6lpM";
-    const SIGNED: &str = "\
-         untrusted comment: signature from minisign secret key\n\
-         RUTLbQPlU81T4iuXUiEHTFFW1ezYfZ2HZs2Zl89QdC6wf5vIylEc0bdz87jIwiNOHhZq/gB+tKxGINEMo4C3mhw+meaAS2eVrwY=\n\
-         trusted comment: timestamp:1795714688\tfile:c.toml\thashed\n\
-         zyZG1rKA2+M/3f76hoQVmZvOd0K9zZfyp7r2m2S2/NDQ3t2baOQCrFIqHwQrLrdc+lmWU9rYsCkHutIvBMcQDA==\n\
+    const KEY: &str = "RWQm4TMvKnyhgN1zKArzye2bDVdCQsIvtqnA3kQdjjHjp3uqs4sjPCyu";
+    const TEXT: &str = "\
+         urls = ['https://a.test/catalog.toml', 'https://mirror.test/c.toml']\n\
          [[image]]\n\
          name = 'x'\n\
          description = 'X'\n\
          distro = 'x'\n\
          size = '1G'\n\
          source = [{ oci = 'a' }]\n";
+    const SIGNATURE: &str = "\
+         untrusted comment: signature from minisign secret key\n\
+         RUQm4TMvKnyhgJPLJYatvRFvetyOdAvAJz1+gLwSsAArAGC95sbz4FHpuzk3drmqViY3Ih5aeaji/1Pl2RvYdoXZjg+Orb4WngU=\n\
+         trusted comment: timestamp:1795998227\tfile:c.toml\thashed\n\
+         149mo45uMScg7HNvwbHixOLn0DuTRoxWyhCDC9cjUydnM1H4FK2pVx/GbfTAwPHyBtH0iuiyUbxQhBmUrEC1Cg==\n";
+    /// Of the same text, with another comment.
+    const WITHOUT_TIME: &str = "\
+         untrusted comment: signature from minisign secret key\n\
+         RUQm4TMvKnyhgJPLJYatvRFvetyOdAvAJz1+gLwSsAArAGC95sbz4FHpuzk3drmqViY3Ih5aeaji/1Pl2RvYdoXZjg+Orb4WngU=\n\
+         trusted comment: file:c.toml\n\
+         EQ7qnPkHUmTa6cx6/KS8A87hrIxRXWiPc00XIS3e1w99B3C4DblZ0c5+d9c+6IoD9ztGs0Oq9kq8mPmb4tp4AA==\n";
+    /// Of the text without its first line.
+    const WITHOUT_URLS: &str = "\
+         untrusted comment: signature from minisign secret key\n\
+         RUQm4TMvKnyhgKzmiA9rQ2yXVyaobHJ0E/MaRuEtdwDKWvJcQfpY7d52O2OgmYPJzQ8AHtaq9455vhJeMKjxUyASf/b0l6UD6AM=\n\
+         trusted comment: timestamp:1795998227\tfile:d.toml\thashed\n\
+         8eEpI06cIzjMOmmiag5GPQG5w1ND1YuN3HV++VzvXCufwuw3z1IA0a13Tc8BGfnmHvW+6vjoODKe5Z/rqdo7BA==\n";
 
     #[test]
     fn catalogs_without_a_valid_signature_are_rejected() {
         let catalog = SignedCatalog { url: "https://a.test/catalog.toml", key: KEY };
-        assert_eq!(catalog.read(SIGNED.as_bytes()).unwrap().images[0].name.as_str(), "x");
-        assert_eq!(catalog.signed_at(SIGNED.as_bytes()), Some(1_795_714_688));
-        assert_eq!(catalog.signed_at(SIGNED.replace("1795714688", "1895714688").as_bytes()), None);
-        for at in 0..SIGNED.len() {
-            let mut changed = SIGNED.as_bytes().to_vec();
+        let signed = format!("{SIGNATURE}{TEXT}");
+        let verified = catalog.read(signed.as_bytes()).unwrap();
+        assert_eq!(verified.catalog.images[0].name.as_str(), "x");
+        assert_eq!(verified.signed_at, 1_795_998_227);
+        for at in 0..signed.len() {
+            let mut changed = signed.as_bytes().to_vec();
             changed[at] ^= 1;
             // The first line is a comment and is not signed.
-            let ignored = SIGNED.find('\n').unwrap();
+            let ignored = signed.find('\n').unwrap();
             if at > ignored {
                 let error = catalog.read(&changed).unwrap_err();
                 assert!(matches!(&error, ImageError::Unsigned { .. }), "{at}: {error:?}");
                 assert!(error.to_string().contains(KEY) && error.to_string().contains(catalog.url));
             }
         }
-        let other = KEY.replace("lpM", "lpN");
-        assert!(SignedCatalog { key: &other, ..catalog }.read(SIGNED.as_bytes()).is_err());
+        let other = KEY.replace("PCyu", "PCyv");
+        assert!(SignedCatalog { key: &other, ..catalog }.read(signed.as_bytes()).is_err());
         for text in ["", "\n\n\n\n", "a\nb\nc\nd\n[[image]]"] {
             assert!(catalog.read(text.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_valid_signature_is_for_the_catalogs_urls_and_has_a_time() {
+        let without_urls = TEXT.split_once('\n').unwrap().1;
+        for (url, signature, text, problem) in [
+            ("https://a.test/catalog.toml", SIGNATURE, TEXT, None),
+            ("https://mirror.test/c.toml", SIGNATURE, TEXT, None),
+            (
+                "https://a.test/testing.toml",
+                SIGNATURE,
+                TEXT,
+                Some("its urls are others: https://a.test/catalog.toml, "),
+            ),
+            ("http://a.test/catalog.toml", SIGNATURE, TEXT, Some("its urls are others")),
+            ("https://a.test/catalog.toml", WITHOUT_URLS, without_urls, Some("urls = [\"URL\"] is missing")),
+            ("https://a.test/catalog.toml", WITHOUT_TIME, TEXT, Some("has no timestamp")),
+        ] {
+            let read = SignedCatalog { url, key: KEY }.read(format!("{signature}{text}").as_bytes());
+            let found = read.err().map(|error| error.to_string());
+            let as_expected = found
+                .as_deref()
+                .map_or(problem.is_none(), |found| problem.is_some_and(|problem| found.contains(problem)));
+            assert!(as_expected, "{url}: {found:?}");
         }
     }
 }

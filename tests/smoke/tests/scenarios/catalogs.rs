@@ -141,10 +141,16 @@ fn a_remote_catalog_is_used_only_with_a_valid_signature() -> Result<()> {
     let config = format!("[[catalog]]\nurl = '{url}'\nkey = '{key}'\n");
     fs::write(host.path("config/banger/config.toml"), config)?;
 
-    let text = entry("team/box", "Theirs", "{ oci = '127.0.0.1:1/box:1' }")
+    let entries = entry("team/box", "Theirs", "{ oci = '127.0.0.1:1/box:1' }")
         + &entry("alpine", "Theirs", "{ oci = 'alpine' }");
+    let text = format!("urls = ['{url}']\n{entries}");
     fs::write(&catalog, &text)?;
     host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key, "it is not signed"])?;
+    // A catalog that the team signed for another URL.
+    fs::write(&catalog, text.replace("/catalog.toml", "/testing.toml"))?;
+    sign(&[])?;
+    host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key, "testing.toml"])?;
+    fs::write(&catalog, &text)?;
     sign(&[])?;
     assert_eq!(available(&host, "team/box")?["description"], "Theirs");
     assert_eq!(available(&host, "alpine")?["description"], "Theirs");
@@ -157,8 +163,15 @@ fn a_remote_catalog_is_used_only_with_a_valid_signature() -> Result<()> {
     fs::write(&catalog, text.replace("Theirs", "Withdrawn"))?;
     sign(&["-t", "timestamp:1"])?;
     let listed = host.banger(&["image", "list", "--available"])?;
-    ensure!(listed.stderr.contains("has an older signature than the cached copy"), "{}", listed.stderr);
+    ensure!(listed.stderr.contains("has an older signature than its last version"), "{}", listed.stderr);
     ensure!(!listed.success()?.contains("Withdrawn"), "an older catalog is used");
+    // Also without the cached copy.
+    let copies = host.path("cache/banger/catalogs");
+    fs::rename(&copies, host.path("copies"))?;
+    let listed = host.ok(&["image", "list", "--available"])?;
+    ensure!(!listed.contains("Withdrawn"), "an older catalog is used");
+    fs::remove_dir_all(&copies)?;
+    fs::rename(host.path("copies"), &copies)?;
 
     fs::write(&catalog, text.replace("box:1", "box:0"))?;
     host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key])?;

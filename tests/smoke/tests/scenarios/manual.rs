@@ -151,7 +151,7 @@ impl Reader {
         let table = block.lines.first().and_then(|line| line.split_whitespace().next()).unwrap_or_default();
         let (file, command) = match table {
             "[workspace]" => (self.dir.join("my-repo/banger.toml"), "banger vm run my-repo --dry-run"),
-            "[[image]]" => {
+            "[[image]]" | "urls" => {
                 (self.host.path("config/banger/catalog.toml"), "banger image list --available --quiet")
             }
             _ => (self.host.path("config/banger/config.toml"), "banger config show"),
