@@ -113,9 +113,17 @@ pub enum WorkspaceError {
         /// Bytes available, without those that banger leaves free.
         free: u64,
     },
-    /// git cannot be run in the guest.
+    /// git cannot be run in the guest, for the reason that it or the guest reports.
     #[error("the VM's commits can only be read by its git, which does not run: {0}")]
     NoGuestGit(String),
+    /// git failed in the guest.
+    #[error("git {command} failed in the VM: {stderr}")]
+    GuestGit {
+        /// The git command.
+        command: String,
+        /// Its standard error.
+        stderr: String,
+    },
     /// Objects of the guest's work are missing.
     #[error("the VM's commits are incomplete: {0}")]
     Incomplete(GitError),

@@ -289,8 +289,12 @@ impl GuestRepository<'_> {
                     let limit = format!("{} of text", size_text(self.budget.git_output as u64));
                     WorkspaceError::TooLarge { what: "lists of refs and commits", limit }
                 }
-                (error, Ok(_)) => error.into(),
-                (_, Err(error)) => WorkspaceError::NoGuestGit(error.to_string()),
+                (_, Err(GitError::Failed { stderr, .. })) => WorkspaceError::NoGuestGit(stderr),
+                (GitError::Failed { stderr, .. }, Ok(_)) => {
+                    let command = arguments.first().copied().unwrap_or_default().to_owned();
+                    WorkspaceError::GuestGit { command, stderr }
+                }
+                (error, _) => error.into(),
             }
         })
     }

@@ -17,17 +17,33 @@ pub(super) fn to_api_error(error: WorkspaceError, vm: Option<&str>) -> ApiError 
         }
         _ => error.to_string(),
     };
-    let api_error = match &error {
-        // Only fetches talk to the guest, whose git writes to the same standard error.
-        WorkspaceError::Git(GitError::Failed { what, stderr }) if what == "fetch" => {
-            let error = ApiError::from_guest(kind, &GuestText::new(stderr));
-            ApiError { message: format!("git fetch failed: {}", error.message), ..error }
+    let api_error = match guest_words(&error) {
+        Some((failure, words)) => {
+            let error = ApiError::from_guest(kind, &GuestText::new(words));
+            ApiError { message: format!("{failure}: {}", error.message), ..error }
         }
-        _ => ApiError::new(kind, message),
+        None => ApiError::new(kind, message),
     };
     match hint(&error, vm) {
         Some(hint) => api_error.hint(hint),
         None => api_error,
+    }
+}
+
+/// Returns the failure of which `error` has the guest's words, and these.
+fn guest_words(error: &WorkspaceError) -> Option<(String, &str)> {
+    match error {
+        // A fetch talks to the guest, whose git writes to the same standard error.
+        WorkspaceError::Git(GitError::Failed { what, stderr }) if what == "fetch" => {
+            Some(("git fetch failed".to_owned(), stderr))
+        }
+        WorkspaceError::GuestGit { command, stderr } => {
+            Some((format!("git {command} failed in the VM"), stderr))
+        }
+        WorkspaceError::NoGuestGit(words) => {
+            Some(("the VM's commits can only be read by its git, which does not run".to_owned(), words))
+        }
+        _ => None,
     }
 }
 
@@ -45,6 +61,7 @@ fn kind(error: &WorkspaceError) -> ErrorKind {
         | WorkspaceError::TooLarge { .. }
         | WorkspaceError::Grown(_)
         | WorkspaceError::NoGuestGit(_)
+        | WorkspaceError::GuestGit { .. }
         | WorkspaceError::Incomplete(_)
         | WorkspaceError::Unreadable(_) => ErrorKind::Guest,
         WorkspaceError::NoSpace { .. } => ErrorKind::NoSpace,
@@ -130,6 +147,12 @@ mod tests {
         let error = to_api_error(git("fetch").into(), Some("box"));
         assert_eq!(error.message, "git fetch failed: the guest reports: fatal: ^[[2J hint: run");
         assert_eq!((error.kind, error.from_guest), (ErrorKind::Io, true));
+        let (command, stderr) = ("rev-list".to_owned(), "fatal:\x1b bad".to_owned());
+        let error = to_api_error(WorkspaceError::GuestGit { command, stderr }, Some("box"));
+        assert_eq!(error.message, "git rev-list failed in the VM: the guest reports: fatal:^[ bad");
+        let error = to_api_error(WorkspaceError::NoGuestGit("no\x1b".to_owned()), Some("box"));
+        assert!(error.message.ends_with("does not run: the guest reports: no^["), "{}", error.message);
+        assert!(error.from_guest && error.hint.is_some());
         assert_eq!(to_api_error(git("diff").into(), None).message, "git diff failed: fatal: ^[[2J hint: run");
     }
 
