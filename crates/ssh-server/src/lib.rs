@@ -3,7 +3,7 @@
 //! [`serve`] serves one connection. The peer is a process of the same user, and the data never leaves the host: every
 //! user name is accepted, and key exchange and encryption exist only because ssh requires them.
 //!
-//! The core does no I/O and never waits: `transport` turns bytes into messages, [`connection`] turns messages into
+//! The core does no I/O and never waits: `transport` turns bytes into messages, `connection` turns messages into
 //! events and commands into messages. `serve` connects them to streams and to a [`Handler`].
 
 mod channel;

@@ -286,9 +286,11 @@ impl Vms {
     /// Returns an error if the store cannot be read.
     pub fn own_process(&self, pid: u32) -> Result<bool, ApiError> {
         let held = self.services.store.journalled_processes(pid).map_err(EngineError::from)?;
-        let now = process::start_time(pid);
-        let is_held = |resource| matches!(resource, &Resource::Process { started, .. } if started == now);
-        Ok(now.is_some() && held.iter().any(is_held))
+        let Some(now) = process::identify(pid)? else { return Ok(false) };
+        let is_held = |resource: &Resource| {
+            matches!(resource, Resource::Process { id: Some(id), .. } if id.started == now.started)
+        };
+        Ok(held.iter().any(is_held))
     }
 
     /// Converts a record to the API's VM.
