@@ -14,6 +14,8 @@ mod lab;
 mod messages;
 mod programs;
 mod project;
+#[cfg(test)]
+mod promises;
 mod python;
 mod scenarios;
 mod setup;

@@ -287,9 +287,7 @@ impl Vms {
     pub fn own_process(&self, pid: u32) -> Result<bool, ApiError> {
         let held = self.services.store.journalled_processes(pid).map_err(EngineError::from)?;
         let Some(now) = process::identify(pid)? else { return Ok(false) };
-        let is_held = |resource: &Resource| {
-            matches!(resource, Resource::Process { id: Some(id), .. } if id.started == now.started)
-        };
+        let is_held = |resource: &Resource| matches!(resource, Resource::Process { id: Some(id), .. } if id.started == now.started);
         Ok(held.iter().any(is_held))
     }
 
