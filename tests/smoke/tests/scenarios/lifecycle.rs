@@ -3,7 +3,7 @@
 use std::{fs, thread};
 
 use anyhow::{Context, Result};
-use banger_smoke::{Host, Terminal, scenario, until};
+use banger_smoke::{Host, Running, Terminal, scenario, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -218,6 +218,27 @@ fn the_next_daemon_adopts_the_vms_of_a_killed_one() -> Result<()> {
     assert_eq!(boot_id(&host, "one")?, before.0);
     host.ok(&["vm", "start", "two"])?;
     assert_ne!(boot_id(&host, "two")?, before.1);
+    Ok(())
+}
+
+#[scenario(Here)]
+fn vms_are_reachable_without_the_login_session_that_started_them() -> Result<()> {
+    let host = Host::tiny()?;
+    create_vm(&host, "box", &[])?;
+    let (daemon, boot) = (host.daemon_pid()?, boot_id(&host, "box")?);
+    let in_cron_job = |args: &[&str]| {
+        let mut command = host.command(args);
+        command.env_remove("XDG_RUNTIME_DIR");
+        Running::start(command, format!("banger {}, in a cron job", args.join(" ")))?.finish(b"")?.success()
+    };
+    assert_eq!(in_cron_job(&["ps", "-o", "json"])?, host.ok(&["ps", "-o", "json"])?);
+    // A logout removes the session's directory.
+    fs::remove_dir_all(host.path("run"))?;
+    assert_eq!(in_cron_job(&["vm", "exec", "box", "--", "busybox", "echo", "hello"])?, "hello\n");
+    assert_eq!(host.daemon_pid()?, daemon);
+    // The next daemon reaches the VM too.
+    kill_daemon(&host)?;
+    assert_eq!(boot_id(&host, "box")?, boot);
     Ok(())
 }
 
