@@ -19,7 +19,10 @@ fn processes_are_confined(host: &Host) -> Result<()> {
             let applies = !line.starts_with("CapBnd") || rustix::process::geteuid().is_root();
             ensure!(!applies || status.contains(line), "no {line} in the {role}'s {status}");
         }
-        ensure!(fs::read(format!("/proc/{pid}/environ"))?.is_empty(), "the {role} has an environment");
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ"))?;
+        let mut variables = environment.split_terminator('\0');
+        let is_marker = |variable: &str| variable.starts_with("BANGER_PROCESS=");
+        ensure!(variables.all(is_marker), "the environment of the {role}: {environment}");
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let (_, rest) = stat.rsplit_once(')').context("no program name")?;
         let words: Vec<_> = rest.split_whitespace().collect();

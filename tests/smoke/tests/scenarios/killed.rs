@@ -496,7 +496,7 @@ fn a_vm_reports_each_killed_process_and_can_start_again() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_vm_with_a_killed_agent_can_be_stopped_and_started() -> Result<()> {
+fn a_killed_agent_beside_an_init_starts_again() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("init.tar");
     // Without an init, the agent is PID 1 and cannot be killed.
@@ -511,7 +511,9 @@ fn a_vm_with_a_killed_agent_can_be_stopped_and_started() -> Result<()> {
     done";
     let killed = host.banger(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script])?;
     ensure!(killed.status.code() == Some(125), "the session outlived the agent: {killed:?}");
-    host.banger(&["vm", "exec", "box", "--", "busybox", "true"])?.fails(125, &["guest"])?;
+    host.until("the agent serves again", || {
+        Ok(host.banger(&["vm", "exec", "box", "--", "busybox", "true"])?.success().is_ok())
+    })?;
     host.agrees()?;
     host.ok(&["vm", "stop", "box"])?;
     host.agrees()?;

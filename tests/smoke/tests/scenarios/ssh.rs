@@ -628,7 +628,7 @@ fn ssh_config_install_and_uninstall_preserve_the_users_file() -> Result<()> {
     assert_eq!(fs::read(&path)?, new);
     let shown = Command::new("ssh").arg("-F").arg(&path).args(["-G", "box.vm"]).output()?;
     let shown = String::from_utf8(shown.stdout)?;
-    for line in ["user root", "stricthostkeychecking true", "serveraliveinterval 5", "ssh-proxy %h"] {
+    for line in ["user root", "stricthostkeychecking true", "serveraliveinterval 5", "ssh-proxy '%h'"] {
         ensure!(shown.contains(line), "no {line} in {shown}");
     }
     host.ok(&["ssh-config", "--uninstall"])?;
