@@ -90,6 +90,8 @@ pub struct Changes {
     base: String,
     /// The commit with the guest's files.
     work: String,
+    /// Whether no file is new, changed or deleted since the workspace was sent.
+    files_are_as_sent: bool,
     /// Paths in the guest that are left out of the changes.
     pub left_out: Vec<LeftOut>,
 }
@@ -288,7 +290,24 @@ impl Guest {
             import.modify(*mode, id, path)?;
         }
         let work = import.finish(&self.temp_repo)?;
-        Ok(Changes { temp_repo: self.temp_repo, record: self.record, base, work, left_out })
+        let files_are_as_sent = self.files_are_as_sent();
+        Ok(Changes {
+            temp_repo: self.temp_repo,
+            record: self.record,
+            base,
+            work,
+            files_are_as_sent,
+            left_out,
+        })
+    }
+
+    /// Returns whether no file is new, changed or deleted since the workspace was sent. Ignored files do not count.
+    fn files_are_as_sent(&self) -> bool {
+        let sent = &self.record.files;
+        let listed: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
+        let is_as_sent = |file: &ListedFile| sent.get(&file.path).is_some_and(|sent| sent.is_unchanged(file));
+        let mut paths = sent.keys().filter(|path| !path.starts_with(b".git/"));
+        self.listed.iter().all(is_as_sent) && paths.all(|path| listed.contains(path.as_slice()))
     }
 
     /// Returns the current files and the paths left out. Files are taken from `received`, known blobs, and submodules
@@ -374,6 +393,11 @@ impl Changes {
     /// Returns the workspace's directory in the guest.
     pub fn guest_path(&self) -> &[u8] {
         self.record.guest_path()
+    }
+
+    /// Returns whether no file is new, changed or deleted since the workspace was sent.
+    pub(crate) fn files_are_as_sent(&self) -> bool {
+        self.files_are_as_sent
     }
 
     pub(crate) fn base(&self) -> &str {

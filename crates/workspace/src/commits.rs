@@ -140,9 +140,13 @@ impl<'a> Collector<'a> {
         }
         others.extend(guest.logged.iter().map(|id| (Vec::new(), id.clone())));
         self.add_unnamed(others)?;
-        let is_new = |(name, id): (&String, &String)| {
-            !name.ends_with("/HEAD")
-                || !self.sent.contains(id) && !self.host_refs.values().any(|known| known == id)
+        // Uncommitted work that was sent is still in the host's files.
+        let uncommitted = format!("{}{}", self.names.prefix(), SNAPSHOTS[0]);
+        let is_new = |(name, id): (&String, &String)| match name {
+            name if name.ends_with("/HEAD") => {
+                !self.sent.contains(id) && !self.host_refs.values().any(|known| known == id)
+            }
+            name => *name != uncommitted || !self.changes.files_are_as_sent(),
         };
         let has_work = self.names.refs().iter().any(is_new);
         self.check()?;
