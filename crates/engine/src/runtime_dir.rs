@@ -3,9 +3,8 @@
 //! The path of a socket is limited to 107 bytes, and some file systems have no sockets.
 
 use std::{
-    ffi::OsStr,
     fs, io,
-    os::unix::net::UnixListener,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
 };
 
@@ -28,16 +27,27 @@ pub(crate) fn excess(dir: &Path) -> usize {
 }
 
 /// Returns the first directory that sockets can be in: `dir`, the `earlier` one, or a new one in `/tmp`.
+///
+/// # Errors
+/// Returns an error if `dir` is not a directory of this user only, or there is no such directory.
 pub(crate) fn choose(dir: &Path, earlier: Option<&Path>) -> Result<PathBuf, ApiError> {
-    let in_dir = match try_socket(dir) {
-        Ok(()) => return Ok(dir.to_owned()),
-        Err(error) => error,
+    let in_dir = match excess(dir) {
+        0 => {
+            dirs::create_private(dir)?;
+            match try_socket(dir) {
+                Ok(()) => return Ok(dir.to_owned()),
+                Err(error) => error.to_string(),
+            }
+        }
+        excess => format!("its path is {excess} characters too long"),
     };
-    if let Some(earlier) = earlier.filter(|earlier| *earlier != dir && try_socket(earlier).is_ok()) {
+    let is_usable = |dir: &Path| dirs::create_private(dir).is_ok() && try_socket(dir).is_ok();
+    if let Some(earlier) = earlier.filter(|earlier| *earlier != dir && is_usable(earlier)) {
         return Ok(earlier.to_owned());
     }
     let prefix = format!("banger-{}-", rustix::process::getuid().as_raw());
-    let created = tempfile::Builder::new().prefix(&prefix).disable_cleanup(true).tempdir_in(FALLBACK);
+    let private = fs::Permissions::from_mode(0o700);
+    let created = tempfile::Builder::new().prefix(&prefix).permissions(private).tempdir_in(FALLBACK);
     let fallback = created.and_then(|created| try_socket(created.path()).map(|()| created.keep()));
     fallback.map_err(|error| {
         let message = format!(
@@ -48,14 +58,9 @@ pub(crate) fn choose(dir: &Path, earlier: Option<&Path>) -> Result<PathBuf, ApiE
     })
 }
 
-/// Creates a socket in a directory, which is created if it is missing, and removes it.
+/// Creates a socket in a directory, and removes it.
 fn try_socket(dir: &Path) -> io::Result<()> {
-    match excess(dir) {
-        0 => {}
-        excess => return Err(io::Error::other(format!("its path is {excess} characters too long"))),
-    }
-    dirs::create_private(dir).map_err(io::Error::other)?;
-    let path = dir.join(OsStr::new("try.sock"));
+    let path = dir.join("try.sock");
     // Left by a daemon that was killed.
     let _ = fs::remove_file(&path);
     UnixListener::bind(&path)?;
@@ -85,5 +90,8 @@ mod tests {
         for created in [elsewhere, other] {
             fs::remove_dir(created).unwrap();
         }
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(choose(&file, None).unwrap_err().message.contains("is not a directory"));
     }
 }
