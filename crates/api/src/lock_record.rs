@@ -19,6 +19,8 @@ pub struct LockRecord {
     pub runtime: PathBuf,
     /// True after the daemon stopped by itself; false while it runs, after it was killed, and after a power loss.
     pub stopped: bool,
+    /// True if the host lost power while an earlier daemon ran, until a daemon has dealt with it.
+    pub power_loss: bool,
     /// The number of VMs that ran when it stopped.
     pub running_vms: usize,
 }
@@ -54,6 +56,7 @@ mod tests {
             inode: 9,
             runtime: "/r".into(),
             stopped: false,
+            power_loss: false,
             running_vms: 0,
         };
         let text = record.to_text().unwrap();

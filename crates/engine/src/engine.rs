@@ -61,6 +61,7 @@ impl Engine {
         let vmms = Arc::new(Vmms::new(vmms::search(&programs, &dirs.runtime, false), config.clone()));
         let engine = Self::compose(dirs, config, store, vmms, programs, Arc::new(lock));
         engine.recovery.take_over().await?;
+        engine.lock.record_recovery()?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         engine.store.event_log().publish(EventKind::DaemonStarted { version });
         tokio::spawn(vm::sample(engine.vms.clone()));

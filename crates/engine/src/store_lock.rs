@@ -65,6 +65,7 @@ impl StoreLock {
             check_record_host(previous, &path)?;
         }
         let interruption = match &previous {
+            Some(previous) if previous.power_loss => Interruption::PowerLoss,
             Some(previous) if previous.boot_id == boot_id => Interruption::None,
             Some(previous) if previous.stopped => Interruption::Reboot,
             None if !store_file(&dirs).exists() => Interruption::None,
@@ -82,6 +83,7 @@ impl StoreLock {
             inode,
             runtime: runtime.clone(),
             stopped: false,
+            power_loss: interruption == Interruption::PowerLoss,
             running_vms: 0,
         };
         write(&file, &path, &record)?;
@@ -102,9 +104,15 @@ impl StoreLock {
         self.interruption
     }
 
+    /// Records that this daemon has dealt with the interruption. Until then, the next one has to.
+    pub(crate) fn record_recovery(&self) -> Result<(), EngineError> {
+        let record = LockRecord { power_loss: false, ..self.record.clone() };
+        write(&self.file, &self.dirs.store_lock(), &record)
+    }
+
     /// Records that the daemon stops, after everything else is on the disk, and how many VMs keep running.
     pub(crate) fn record_stop(&self, running_vms: usize) -> Result<(), EngineError> {
-        let record = LockRecord { stopped: true, running_vms, ..self.record.clone() };
+        let record = LockRecord { stopped: true, power_loss: false, running_vms, ..self.record.clone() };
         write(&self.file, &self.dirs.store_lock(), &record)
     }
 }
@@ -212,9 +220,14 @@ fn used_elsewhere(record: &LockRecord, host: &str, boot_id: &str, path: &Path) -
 
 fn in_use(path: &Path) -> ApiError {
     let holder = File::open(path).ok().and_then(|file| read(&file, path).ok()?);
-    let holder = holder.map(|record| format!(" (process {})", record.pid)).unwrap_or_default();
-    ApiError::new(ErrorKind::Busy, format!("another bangerd{holder} holds {}", path.display()))
-        .remedy(Remedy::StopOtherDaemon)
+    let lock = path.display();
+    let message = match holder {
+        Some(LockRecord { pid, runtime, .. }) => {
+            format!("another bangerd (process {pid}, sockets in {}) holds {lock}", runtime.display())
+        }
+        None => format!("another bangerd holds {lock}"),
+    };
+    ApiError::new(ErrorKind::Busy, message).remedy(Remedy::StopOtherDaemon)
 }
 
 fn cannot_lock(path: &Path, error: &io::Error) -> ApiError {
@@ -269,6 +282,12 @@ mod tests {
         assert_eq!(acquire().await.interruption, Interruption::None);
         at_next_boot(acquire().await);
         assert_eq!(acquire().await.interruption, Interruption::PowerLoss);
+        // Killed before it had dealt with that.
+        let lock = acquire().await;
+        assert_eq!(lock.interruption, Interruption::PowerLoss);
+        lock.record_recovery().unwrap();
+        drop(lock);
+        assert_eq!(acquire().await.interruption, Interruption::None);
         let stopped = acquire().await;
         stopped.record_stop(1).unwrap();
         at_next_boot(stopped);
@@ -301,6 +320,7 @@ mod tests {
             inode: 1,
             runtime: "/r".into(),
             stopped: false,
+            power_loss: false,
             running_vms: 0,
         };
         let stopped = |running_vms| LockRecord { stopped: true, running_vms, ..running.clone() };

@@ -274,13 +274,32 @@ impl Host {
         Ok(())
     }
 
-    /// Makes the host appear rebooted to the next daemon: after the daemon has stopped, or by a power loss.
+    /// Ends all processes, and makes the host appear rebooted to the next daemon: after the daemon has stopped, or by a
+    /// power loss.
     pub(crate) fn reboot(&mut self, stopped: bool) -> Result<()> {
         self.kill_daemon()?;
+        for (pid, _) in self.processes()? {
+            kill(pid)?;
+        }
         self.change_lock(|record| {
             record["boot_id"] = "another".into();
             record["stopped"] = stopped.into();
         })
+    }
+
+    /// Returns the directory of files that were set aside, if there is one.
+    pub(crate) fn set_aside(&self) -> Result<Option<PathBuf>> {
+        let state = self.path("state");
+        let mut names = names_in(&state)?.into_iter().filter(|name| name.starts_with("set-aside-"));
+        Ok(names.next().map(|name| state.join(name)))
+    }
+
+    /// Removes all files that were set aside.
+    pub(crate) fn remove_set_aside(&self) -> Result<()> {
+        while let Some(aside) = self.set_aside()? {
+            fs::remove_dir_all(aside)?;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> PathBuf {

@@ -248,10 +248,9 @@ fn check(host: &Host, snapshot: &Snapshot<'_>, expected: &BTreeMap<Object, bool>
             }
         }
         host.check_consistency()?;
-        // Disks without a row: those of a deleted VM have returned, or the row of a VM that exists is lost.
-        let aside = names_in(&state)?.into_iter().filter(|name| name.starts_with("set-aside-"));
-        let mut disks = aside.map(|name| state.join(name).join("vms")).filter(|path| path.exists());
-        ensure!(disks.next().is_none(), "disks were set aside");
+        // Disks without a row: those of a deleted VM have returned, or an existing VM's row is lost.
+        let aside = host.set_aside()?;
+        ensure!(!aside.is_some_and(|aside| aside.join("vms").exists()), "disks were set aside");
         Ok(())
     })
 }
@@ -290,11 +289,10 @@ fn disks_whose_rows_are_lost_are_set_aside() -> Result<()> {
             host.reboot(stopped)?;
         }
         host.send_ok(Command::Open)?;
-        let aside = names_in(&host.path("state"))?.into_iter().find(|name| name.starts_with("set-aside-"));
+        let aside = host.set_aside()?;
         ensure!(aside.is_some() == is_kept, "stopped: {stopped:?}, set aside: {aside:?}");
         if let Some(aside) = aside {
-            let disk = host.path("state").join(aside).join("vms").join(&id).join("work.ext4");
-            check_file_system(&disk)?;
+            check_file_system(&aside.join("vms").join(&id).join("work.ext4"))?;
         }
         ensure!(!unfinished.exists());
         host.check_consistency()?;
@@ -319,8 +317,7 @@ fn directories_of_deleted_objects_do_not_return() -> Result<()> {
     host.reboot(false)?;
     host.send_ok(Command::Open)?;
     host.check_nothing_left()?;
-    let names = names_in(&host.path("state"))?;
-    ensure!(!names.iter().any(|name| name.starts_with("set-aside-")), "{names:?}");
+    ensure!(host.set_aside()?.is_none());
     // They are forgotten once they are gone.
     ensure!(host.ids("deleted")?.is_empty());
     Ok(())
