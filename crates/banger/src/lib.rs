@@ -1,0 +1,54 @@
+//! `banger`: the command line, a thin layer. Each command has a file in [`commands`], calls the daemon through
+//! `banger_client` and passes the result to [`ui`], the only module that prints.
+//!
+//! It is a library so that tests and fuzz targets can run command lines in their own process; see [`run`].
+
+mod commands;
+mod config;
+mod consent;
+mod credentials;
+mod error;
+mod file_sync;
+mod forward;
+mod hints;
+#[cfg(test)]
+mod manual;
+mod operation;
+mod session;
+mod ssh;
+mod transfer;
+mod ui;
+mod workspace;
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+use clap::FromArgMatches;
+
+use crate::{commands::Cli, ui::Ui};
+
+/// Runs this process's command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    clap_complete::CompleteEnv::with_factory(Cli::with_effective_defaults).complete();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Ui::new(ui::now_ns(), false).report_failure(&error::CommandError::from(error)),
+    };
+    let code = runtime.block_on(run(env::args_os()));
+    // A thread may be blocked reading standard input, possibly forever.
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs the command line `arguments`, the first of which is the program's name. Reports its errors, and returns its
+/// exit status.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let start_ns = ui::now_ns();
+    let matches = Cli::with_effective_defaults().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let ui = Ui::new(start_ns, ui::is_json(&matches));
+    match cli.command.run(&ui).await {
+        Ok(code) => code,
+        Err(error) => ui.report_failure(&error),
+    }
+}
