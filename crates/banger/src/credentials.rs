@@ -3,7 +3,7 @@
 //! registries that a request needs.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     env, fs, io,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -40,8 +40,8 @@ struct Entry {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct LoginFile {
-    auths: HashMap<String, Entry>,
-    cred_helpers: HashMap<String, String>,
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
@@ -286,6 +286,15 @@ mod tests {
         assert_eq!(source(file, "ghcr.io/x"), Ok(None));
         assert_eq!(source(file, "empty.io/x"), Ok(None));
         assert!(source(file, "broken.io/x").is_err());
+    }
+
+    #[test]
+    fn the_same_login_is_used_each_time_if_a_registry_has_several_names() {
+        let file = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpwYTpzcw=="},
+            "docker.io": {"auth": "b3RoZXI6eA=="}, "registry-1.docker.io": {"auth": "bm9uZTp4"}}}"#;
+        for _ in 0..32 {
+            assert_eq!(source(file, "alpine"), inline("other", "x"));
+        }
     }
 
     #[test]
