@@ -441,8 +441,7 @@ impl banger_image::Progress for Context {
         self.record(&event);
         // `cancelled` reports a client that is gone.
         let _ = self.events.blocking_send(event);
-        #[cfg(feature = "fail-points")]
-        crate::fail::reach_stage(stage);
+        banger_durable::reach_stage(stage);
     }
     fn bytes(&self, done: u64, total: Option<u64>) {
         let event = OperationEvent::Progress { done, total };

@@ -1,69 +1,46 @@
-//! The store's writes, by name. A test build can be killed before and after each: see `fail`.
+//! The store's writes, by name. A test build can be killed before and after each.
 
-/// Declares the steps together with the list of all, so that the list is complete.
-macro_rules! steps {
-    ($($(#[doc = $doc:literal])* $step:ident = $name:literal,)*) => {
-        /// A write to the store.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Step {
-            $($(#[doc = $doc])* $step,)*
-        }
-
-        impl Step {
-            /// All steps.
-            #[cfg(feature = "fail-points")]
-            pub(crate) const ALL: &[Self] = &[$(Self::$step,)*];
-
-            #[cfg(feature = "fail-points")]
-            pub(crate) fn name(self) -> &'static str {
-                match self {
-                    $(Self::$step => $name,)*
-                }
-            }
-        }
-    };
-}
-
-steps! {
-    /// Upgrades the schema by one version.
-    Migrate = "store/migrate",
-    /// Checkpoints the write-ahead log into the database file.
-    Checkpoint = "store/settle",
-    ImageInsert = "image/insert",
-    ImageReplace = "image/replace",
-    ImageRename = "image/rename",
-    ImagePromote = "image/promote",
-    ImageDelete = "image/delete",
-    KernelInsert = "kernel/insert",
-    KernelDelete = "kernel/delete",
-    VmInsert = "vm/insert",
-    VmState = "vm/state",
-    VmRunning = "vm/running",
-    VmDown = "vm/down",
-    VmSet = "vm/set",
-    VmTouch = "vm/touch",
-    VmAcknowledge = "vm/acknowledge",
-    VmKeep = "vm/keep",
-    /// From here on, the VM will be deleted with its resources, even if the daemon dies.
-    VmMarkForDeletion = "vm/condemn",
-    VmDelete = "vm/delete",
-    DeletedClear = "deleted/clear",
-    CatalogRecord = "catalog/record",
-    JournalDirectory = "journal/folder",
-    JournalProcess = "journal/process",
-    /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
-    JournalUpdate = "journal/amend",
-    /// Before these, the resource is released and its row still exists.
-    JournalDeleteDirectory = "journal/strike/folder",
-    JournalDeleteProcess = "journal/strike/process",
+banger_durable::steps! {
+    /// A write to the store.
+    pub(crate) enum Step {
+        /// Upgrades the schema by one version.
+        Migrate = "store/migrate",
+        /// Checkpoints the write-ahead log into the database file.
+        Checkpoint = "store/settle",
+        ImageInsert = "image/insert",
+        ImageReplace = "image/replace",
+        ImageRename = "image/rename",
+        ImagePromote = "image/promote",
+        ImageDelete = "image/delete",
+        KernelInsert = "kernel/insert",
+        KernelDelete = "kernel/delete",
+        VmInsert = "vm/insert",
+        VmState = "vm/state",
+        VmRunning = "vm/running",
+        VmDown = "vm/down",
+        VmSet = "vm/set",
+        VmTouch = "vm/touch",
+        VmAcknowledge = "vm/acknowledge",
+        VmKeep = "vm/keep",
+        /// From here on, the VM will be deleted with its resources, even if the daemon dies.
+        VmMarkForDeletion = "vm/condemn",
+        VmDelete = "vm/delete",
+        DeletedClear = "deleted/clear",
+        CatalogRecord = "catalog/record",
+        JournalDirectory = "journal/folder",
+        JournalProcess = "journal/process",
+        /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
+        JournalUpdate = "journal/amend",
+        /// Before these, the resource is released and its row still exists.
+        JournalDeleteDirectory = "journal/strike/folder",
+        JournalDeleteProcess = "journal/strike/process",
+    }
 }
 
 /// Returns every point at which a test build can be killed.
 #[cfg(feature = "fail-points")]
 pub fn fail_points() -> Vec<String> {
-    use crate::fail::{Side, point};
-    let both = |step: &Step| [Side::Before, Side::After].map(|side| point(step.name(), side));
-    Step::ALL.iter().flat_map(both).collect()
+    banger_durable::fail_points(Step::NAMES.iter().copied())
 }
 
 impl Step {
@@ -99,15 +76,5 @@ impl Step {
             | Self::JournalDeleteDirectory
             | Self::JournalDeleteProcess => false,
         }
-    }
-
-    /// Performs the step, between its fail points.
-    pub(crate) fn around<T, E>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        #[cfg(feature = "fail-points")]
-        crate::fail::reach(self.name(), crate::fail::Side::Before);
-        let done = work()?;
-        #[cfg(feature = "fail-points")]
-        crate::fail::reach(self.name(), crate::fail::Side::After);
-        Ok(done)
     }
 }

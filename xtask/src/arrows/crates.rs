@@ -16,11 +16,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("banger-api", &[]),
     ("banger-sys", &[]),
     ("banger-files", &[]),
+    ("banger-durable", &[]),
     ("banger-image", &["banger-api", "banger-proto", "banger-sys"]),
     ("banger-vmm", &["banger-sys"]),
-    ("banger-engine", &["banger-api", "banger-image", "banger-proto", "banger-sys", "banger-vmm"]),
+    (
+        "banger-engine",
+        &["banger-api", "banger-durable", "banger-image", "banger-proto", "banger-sys", "banger-vmm"],
+    ),
     ("banger-client", &["banger-api", "banger-files", "banger-proto"]),
-    ("banger-workspace", &["banger-files"]),
+    ("banger-workspace", &["banger-durable", "banger-files"]),
     ("banger-tools", &[]),
     ("banger-ssh-server", &[]),
     (
@@ -28,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "banger-api",
             "banger-client",
+            "banger-durable",
             "banger-files",
             "banger-proto",
             "banger-ssh-server",
