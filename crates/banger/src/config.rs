@@ -27,9 +27,14 @@ pub(crate) fn load_for(path: Option<&Path>) -> Result<Config, ApiError> {
     }
 }
 
+/// Returns banger's directories, from the environment.
+pub(crate) fn dirs() -> Result<Dirs, ApiError> {
+    Dirs::find(|name| env::var_os(name).map(PathBuf::from))
+        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))
+}
+
 fn load_at(dir: Option<&Path>) -> Result<Config, ApiError> {
-    let dirs = Dirs::find(|name| env::var_os(name).map(PathBuf::from))
-        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+    let dirs = dirs()?;
     let project = dir.and_then(project_file);
     let files = [
         project.map(|path| (Owner::Project, path)),

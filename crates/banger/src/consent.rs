@@ -1,7 +1,8 @@
 //! The user's permission for what a project requests of the host, valid for exactly that request.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -17,6 +18,7 @@ use serde::Serialize;
 use crate::{
     error::CommandError,
     file_sync,
+    steps::Step,
     ui::{Table, Ui},
     workspace::tools::port_table,
 };
@@ -156,12 +158,12 @@ impl Consent {
     }
 
     fn is_granted(&self) -> bool {
-        self.path.exists()
+        fs::read(&self.path).is_ok_and(|content| content == self.content)
     }
 
     fn grant(&self) -> io::Result<()> {
-        self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(&self.path, &self.content)
+        self.path.parent().map_or(Ok(()), banger_durable::create_dir)?;
+        Step::Consent.around(|| banger_durable::write(&self.path, 0o600, |out| out.write_all(&self.content)))
     }
 }
 
@@ -185,6 +187,12 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let consent = |project: &Project| Consent::for_files(project, state.path()).unwrap();
         let requested = project("/a/banger.toml", &["~/x"]);
+        assert!(!consent(&requested).is_granted());
+        consent(&requested).grant().unwrap();
+        assert!(consent(&requested).is_granted());
+        // What a crash may leave of the file is no permission.
+        let path = consent(&requested).path;
+        fs::write(&path, "").unwrap();
         assert!(!consent(&requested).is_granted());
         consent(&requested).grant().unwrap();
         assert!(consent(&requested).is_granted());

@@ -16,7 +16,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-use crate::ui::Ui;
+use crate::{signals, ui::Ui};
 
 /// Docker Hub's name in login files.
 const DOCKER_HUB: &str = "index.docker.io";
@@ -96,7 +96,14 @@ impl CredentialSource {
         let registry = reference.registry().to_owned();
         let result = match self {
             Self::Inline { username, secret } => Ok(Some((username, secret))),
-            Self::Helper { program, server } => ask_helper(&program, &server).await,
+            Self::Helper { program, server } => {
+                let phase = signals::cancellable();
+                tokio::select! {
+                    answer = ask_helper(&program, &server) => answer,
+                    // Ends the helper.
+                    _ = phase.cancelled() => Err(format!("{program} was interrupted")),
+                }
+            }
         };
         let warn = |error: &String| ui.warning(format_args!("no login is used for {registry}: {error}"));
         let result = result.inspect_err(warn).ok().flatten();

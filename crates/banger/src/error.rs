@@ -26,6 +26,19 @@ impl CommandError {
         Self { error: Some(error), status: FAILED_IN_SESSION }
     }
 
+    /// Returns this failure as one of such a command.
+    pub(crate) fn into_session(self) -> Self {
+        self.error.map_or(Self { error: None, ..self }, Self::in_session)
+    }
+
+    /// Adds `hint` to the error, if there are both.
+    pub(crate) fn with_hint(self, hint: Option<String>) -> Self {
+        match (self.error, hint) {
+            (Some(error), Some(hint)) => Self { error: Some(error.hint(hint)), ..self },
+            (error, _) => Self { error, ..self },
+        }
+    }
+
     /// Returns a usage error that only the combination of arguments shows.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { error: Some(ApiError::new(ErrorKind::Invalid, message)), status: USAGE }

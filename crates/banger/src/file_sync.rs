@@ -27,27 +27,35 @@ const DEFAULT_MODE: u32 = 0o600;
 /// Directory that guest paths are relative to.
 const GUEST_HOME: &[u8] = b"/root";
 
-/// Copies the configured files into `vm`. Warns about missing and unreadable files, but does not fail.
-pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) {
-    let config = match config::load() {
-        Ok(config) => config,
-        Err(error) => return ui.warning(format_args!("no files are synced: {error}")),
-    };
-    copy_files(client, ui, vm, config.file_sync().to_vec()).await;
+/// Copies the configured files into `vm`. Warns about missing and unreadable files; fails only if a signal stops it.
+pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) -> Result<(), CommandError> {
+    match config::load() {
+        Ok(config) => copy_files(client, ui, vm, config.file_sync().to_vec()).await,
+        Err(error) => {
+            ui.warning(format_args!("no files are synced: {error}"));
+            Ok(())
+        }
+    }
 }
 
-/// Copies the files of `entries` into `vm`; warns about those that it skips.
-pub(crate) async fn copy_files(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync>) {
+/// Copies the files of `entries` into `vm`; warns about those that it skips. Fails only if a signal stops it.
+pub(crate) async fn copy_files(
+    client: &Client,
+    ui: &Ui,
+    vm: &Vm,
+    entries: Vec<FileSync>,
+) -> Result<(), CommandError> {
     if entries.is_empty() {
-        return;
+        return Ok(());
     }
     match send(client, ui, vm, entries).await {
         Ok(skipped) => skipped.into_iter().for_each(|message| ui.warning(message)),
         Err(CommandError { error: Some(error), .. }) => {
             ui.warning(format_args!("no files are synced to VM {}: {error}", vm.name));
         }
-        Err(_) => ui.warning(format_args!("not all files are synced to VM {}", vm.name)),
+        Err(stopped) => return Err(stopped),
     }
+    Ok(())
 }
 
 /// Returns a table of host and guest paths. They are quoted, so that they cannot mislead about the rest of a line.

@@ -14,13 +14,16 @@ mod hints;
 #[cfg(test)]
 mod manual;
 mod operation;
+mod raw_mode;
 mod session;
+mod signals;
 mod ssh;
+mod steps;
 mod transfer;
 mod ui;
 mod workspace;
 
-use std::{env, ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, io::Write, process::ExitCode};
 
 use clap::FromArgMatches;
 
@@ -29,8 +32,15 @@ use crate::{commands::Cli, ui::Ui};
 /// Runs this process's command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    let owner = signals::install();
+    if banger_durable::HAS_FAIL_POINTS && env::args_os().nth(1).is_some_and(|word| word == "fail-points") {
+        // For tests, which have no use for an error.
+        let _ = writeln!(std::io::stdout(), "{}", steps::fail_points().join("\n"));
+        return ExitCode::SUCCESS;
+    }
     clap_complete::CompleteEnv::with_factory(Cli::with_effective_defaults).complete();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = owner.and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return Ui::new(ui::now_ns(), false).report_failure(&error::CommandError::from(error)),
     };

@@ -1,66 +1,82 @@
-//! Following an operation, and cancelling it cleanly when the user presses Ctrl-C.
+//! Following an operation, and what a signal does to it.
 
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorKind, Span};
+use banger_api::{ErrorKind, Span};
 use banger_client::{Client, Events};
-use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::{
     error::CommandError,
-    session,
+    signals,
     ui::{Progress, Ui},
 };
 
 /// Timeout for the rollback of a cancelled operation; the daemon continues it in any case.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns the result of the operation behind `events` and shows its progress. The first Ctrl-C cancels the operation
-/// and waits for its rollback; a second one leaves the rollback to the daemon.
+/// What the user is shown if the undo of an operation is left to the daemon.
+const UNDONE_LATER: &str = "bangerd continues to undo the operation; see `banger operations`";
+
+/// Returns the result of the operation behind `events` and shows its progress. The first signal cancels the operation
+/// and waits for its undo; a second one leaves the undo to the daemon.
 pub(crate) async fn watch<T: DeserializeOwned>(
     client: &Client,
     events: &mut Events,
     ui: &Ui,
 ) -> Result<(T, Vec<Span>), CommandError> {
-    let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let mut phase = signals::cancellable();
     let progress = Progress::new();
     let mut show = |event: &_| progress.show(ui, event);
     let signal = tokio::select! {
         result = events.result(&mut show) => return Ok(result?),
-        Some(signal) = signals.recv() => signal,
+        signal = phase.cancelled() => signal,
     };
-    let Some(operation) = events.operation().cloned() else { return Err(CommandError::interrupted(signal)) };
+    // Dropping `events` cancels an operation that has not reported its start.
+    let Some(operation) = events.operation().cloned() else { return Err(signals::interrupted(signal)) };
+    phase.set_last_words(UNDONE_LATER);
     progress.clear();
     ui.note("Undoing the operation");
-    // The operation may have just ended.
-    match client.cancel(operation.as_str()).await {
-        Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let rollback = async {
-        tokio::select! {
-            result = events.result::<T>(&mut show) => Some(result),
-            _ = signals.recv() => None,
+    let undone = async {
+        match client.cancel(operation.as_str()).await {
+            // The operation may have just ended.
+            Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            _ => events.result::<T>(&mut show).await,
         }
     };
-    match timeout(ROLLBACK_TIMEOUT, rollback).await {
-        // The operation finished before the cancellation; the user may keep or delete the result.
-        Ok(Some(Ok(result))) => Ok(result),
-        Ok(Some(Err(error))) if error.kind != ErrorKind::Cancelled => Err(error.into()),
-        Ok(_) => Err(CommandError::interrupted(signal)),
+    match timeout(ROLLBACK_TIMEOUT, undone).await {
+        // It ended before the cancellation. Its result is kept; the signal cancels the next phase, if there is one.
+        Ok(Ok(result)) => {
+            ui.note("The operation had already finished");
+            Ok(result)
+        }
+        Ok(Err(error)) if error.kind != ErrorKind::Cancelled => {
+            ui.error(&error);
+            Err(signals::interrupted(signal))
+        }
+        Ok(Err(_)) => Err(signals::interrupted(signal)),
         Err(_) => {
-            let error =
-                ApiError::new(ErrorKind::Timeout, "the operation is not undone yet; bangerd continues that");
-            Err(error.hint("see `banger ps -a` and `banger daemon logs`").into())
+            ui.note(UNDONE_LATER);
+            Err(signals::interrupted(signal))
         }
     }
 }
 
-/// Returns the result of the operation behind `events` and shows its progress. The operation continues if the caller
-/// stops following it.
-pub(crate) async fn follow<T: DeserializeOwned>(events: &mut Events, ui: &Ui) -> Result<T, CommandError> {
+/// Returns the result of the operation behind `events` and shows its progress. The operation continues if a signal ends
+/// banger meanwhile; `continues` then says so.
+pub(crate) async fn follow<T: DeserializeOwned>(
+    events: &mut Events,
+    ui: &Ui,
+    continues: &str,
+) -> Result<T, CommandError> {
+    let mut phase = signals::cancellable();
+    phase.set_last_words(continues);
     let progress = Progress::new();
-    Ok(events.result(|event| progress.show(ui, event)).await?.0)
+    let result = phase.run(events.result(|event| progress.show(ui, event))).await;
+    progress.clear();
+    if result.is_err() {
+        ui.note(continues);
+    }
+    Ok(result??.0)
 }

@@ -1,4 +1,4 @@
-//! A transfer to or from a guest, with progress if it takes long; Ctrl-C stops it.
+//! A transfer to or from a guest, with progress if it takes long; a signal stops it.
 
 use std::{
     cell::Cell,
@@ -11,12 +11,12 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind, OperationEvent};
 use banger_client::{Client, CopyEvent, PackError, Source};
-use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::{
     error::CommandError,
-    session::{self, explain_vm_exit},
+    session::explain_vm_exit,
+    signals,
     ui::{Progress, Ui},
 };
 
@@ -42,14 +42,14 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Runs `work`. Ctrl-C stops it, and `work` then removes partial results.
+    /// Runs `work`. A signal stops it, and `work` then removes partial results.
     pub(crate) async fn run<T>(
         self,
         work: impl AsyncFnOnce(OnEvent<'_>, Cancelled<'_>) -> Result<T, ApiError>,
     ) -> Result<T, CommandError> {
-        let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+        let phase = signals::cancellable();
         let (signal, transferred) = (Cell::new(None), Cell::new(0));
-        let cancelled = pin!(async { signal.set(signals.recv().await) });
+        let cancelled = pin!(async { signal.set(Some(phase.cancelled().await)) });
         let progress = Progress::new();
         let mut on_event = |event| match event {
             CopyEvent::Progress(bytes) => transferred.set(bytes),
@@ -75,7 +75,7 @@ impl Transfer<'_> {
             (Ok(result), _) => Ok(result),
             (Err(error), Some(signal)) => {
                 self.ui.note(error);
-                Err(CommandError::interrupted(signal))
+                Err(signals::interrupted(signal))
             }
             (Err(error), None) if error.kind == ErrorKind::Guest => {
                 Err(explain_vm_exit(self.client, self.vm, error).await.into())

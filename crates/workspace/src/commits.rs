@@ -15,6 +15,7 @@ use crate::{
     ref_names::{RefNames, by_id},
     repository::object_id,
     snapshot::tree_entries,
+    steps::Step,
     store::{Refs, refs, store_objects, update_refs},
 };
 
@@ -70,12 +71,9 @@ impl<'a> Work<'a> {
     /// # Errors
     /// Returns an error if the repository cannot be written, or has too little space.
     pub fn store(self) -> Result<Pulled, WorkspaceError> {
-        store_objects(
-            &self.temp_repo.objects(),
-            &self.repository.common_dir.join("objects"),
-            self.temp_repo.budget(),
-        )?;
-        update_refs(self.repository, &self.kept, &self.removed, &self.changed)?;
+        let (from, to) = (self.temp_repo.objects(), self.repository.common_dir.join("objects"));
+        Step::PullObjects.around(|| store_objects(&from, &to, self.temp_repo.budget()))?;
+        Step::PullRefs.around(|| update_refs(self.repository, &self.kept, &self.removed, &self.changed))?;
         Ok(self.pulled)
     }
 }

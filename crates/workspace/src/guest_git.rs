@@ -131,7 +131,7 @@ fn is_true(value: &[u8]) -> bool {
     matches!(value.to_ascii_lowercase().as_slice(), b"true" | b"yes" | b"on" | b"1")
 }
 
-fn head(checkout: &Checkout) -> Vec<u8> {
+pub(crate) fn head(checkout: &Checkout) -> Vec<u8> {
     match (&checkout.branch, &checkout.commit) {
         (Some(branch), _) => format!("ref: {branch}\n").into_bytes(),
         (None, Some(commit)) => line(commit),
@@ -139,7 +139,7 @@ fn head(checkout: &Checkout) -> Vec<u8> {
     }
 }
 
-fn line(id: &str) -> Vec<u8> {
+pub(crate) fn line(id: &str) -> Vec<u8> {
     format!("{id}\n").into_bytes()
 }
 

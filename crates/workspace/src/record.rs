@@ -1,22 +1,15 @@
 //! The host's record of a workspace: the state that was sent. From it, banger detects later changes on either side.
-//! There is one file per workspace, in the user's state directory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use banger_files::{FileStat, Kind, ListedFile, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Repository, WorkspaceError,
-    error::{reading, writing},
-    git::read_file,
-    guest_git::Checkout,
-};
+use crate::{Repository, WorkspaceError, guest_git::Checkout};
 
 const MAGIC: &[u8; 4] = b"bnw\x01";
 
@@ -99,6 +92,9 @@ pub(crate) struct RecordState {
     /// Refs of the host that received the guest's work, with the commits that they got.
     #[serde(default)]
     pub(crate) pulled: BTreeMap<String, String>,
+    /// Whether a transfer has begun and may not have ended: the guest may have less or more than the record says.
+    #[serde(default)]
+    pub(crate) sending: bool,
 }
 
 /// The header of a record file.
@@ -123,6 +119,7 @@ impl Record {
             shallow: BTreeSet::new(),
             staged: BTreeSet::new(),
             pulled: BTreeMap::new(),
+            sending: false,
         };
         Self { state, files: BTreeMap::new(), index: None }
     }
@@ -140,6 +137,18 @@ impl Record {
             ..Checkout::default()
         };
         Ok(record)
+    }
+
+    /// Returns the record for the time of a transfer, which may be interrupted at any byte.
+    #[must_use]
+    pub fn sending(mut self) -> Self {
+        self.state.sending = true;
+        self
+    }
+
+    /// Returns whether a transfer was interrupted: the guest may have none, some or all of the files.
+    pub fn is_sending(&self) -> bool {
+        self.state.sending
     }
 
     /// Returns whether the files `listed` are as sent: none is new, changed or deleted, judging by metadata. Of
@@ -160,7 +169,7 @@ impl Record {
     }
 
     /// Records the refs that received the guest's work.
-    pub fn set_pulled(&mut self, pulled: &Pulled) {
+    pub(crate) fn set_pulled(&mut self, pulled: &Pulled) {
         self.state.pulled = pulled.refs.iter().cloned().collect();
     }
 
@@ -179,7 +188,7 @@ impl Record {
         self.state.checkout.commit.as_deref()
     }
 
-    fn write(&self, mut out: impl Write) -> io::Result<()> {
+    pub(crate) fn write(&self, mut out: impl Write) -> io::Result<()> {
         let index = self.index.as_ref().map(Vec::len);
         let head = serde_json::to_vec(&Head { state: self.state.clone(), index, files: self.files.len() })?;
         out.write_all(MAGIC)?;
@@ -192,7 +201,7 @@ impl Record {
         out.flush()
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut input = Input { bytes };
         if input.take(MAGIC.len())? != MAGIC {
             return Err("its header is invalid".to_owned());
@@ -286,92 +295,6 @@ impl<'a> Input<'a> {
     }
 }
 
-/// All records of a user.
-#[derive(Debug, Clone)]
-pub struct Records {
-    dir: PathBuf,
-}
-
-impl Records {
-    /// Uses the directory `dir`, which is created when the first record is saved.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
-    }
-
-    /// Returns the records of the VM with id `vm`.
-    ///
-    /// # Errors
-    /// Returns an error if a record cannot be read.
-    pub fn list(&self, vm: &str) -> Result<Vec<Record>, WorkspaceError> {
-        let dir = self.dir.join(vm);
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(reading(dir)(error)),
-        };
-        let mut records = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(reading(&dir))?.path();
-            if path.extension().is_none() {
-                records.extend(load(&path)?);
-            }
-        }
-        records.sort_by(|a, b| a.guest_path().cmp(b.guest_path()));
-        Ok(records)
-    }
-
-    /// Returns the record of the workspace at `guest_path` in the VM.
-    ///
-    /// # Errors
-    /// Returns an error if the record cannot be read.
-    pub fn find(&self, vm: &str, guest_path: &[u8]) -> Result<Option<Record>, WorkspaceError> {
-        Ok(load(&self.path(vm, guest_path))?.filter(|record| record.guest_path() == guest_path))
-    }
-
-    /// Saves `record`, replacing an older one, on the disk: after a power loss, work in the VM must not go unnoticed.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot be written.
-    pub fn save(&self, vm: &str, record: &Record) -> Result<(), WorkspaceError> {
-        let dir = self.dir.join(vm);
-        fs::create_dir_all(&dir).map_err(writing(&dir))?;
-        let path = self.path(vm, record.guest_path());
-        let mut file = tempfile::Builder::new().suffix(".new").tempfile_in(&dir).map_err(writing(&path))?;
-        record.write(BufWriter::new(file.as_file_mut())).map_err(writing(&path))?;
-        file.as_file().sync_all().map_err(writing(&path))?;
-        file.persist(&path).map_err(|error| writing(&path)(error.error))?;
-        let sync = |dir: &Path| fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(writing(dir));
-        sync(&dir).and_then(|()| sync(&self.dir))
-    }
-
-    /// Deletes all records of the VM.
-    ///
-    /// # Errors
-    /// Returns an error if they cannot be removed.
-    pub fn remove(&self, vm: &str) -> Result<(), WorkspaceError> {
-        let dir = self.dir.join(vm);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(writing(dir)(error)),
-            _ => Ok(()),
-        }
-    }
-
-    fn path(&self, vm: &str, guest_path: &[u8]) -> PathBuf {
-        // FNV-1a turns a path of any bytes and length into a file name.
-        let hash = guest_path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        self.dir.join(vm).join(format!("{hash:016x}"))
-    }
-}
-
-fn load(path: &Path) -> Result<Option<Record>, WorkspaceError> {
-    let Some(bytes) = read_file(path).map_err(reading(path))? else { return Ok(None) };
-    let record =
-        Record::read(&bytes).map_err(|problem| WorkspaceError::Record { path: path.to_owned(), problem })?;
-    Ok(Some(record))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,20 +318,6 @@ mod tests {
         record.files.insert(b"a\n".to_vec(), file.clone());
         record.files.insert(b"b".to_vec(), SentFile { host: None, id: None, ..file });
         record
-    }
-
-    #[test]
-    fn saved_records_are_found_until_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().join("workspaces"));
-        assert!(records.list("box").unwrap().is_empty());
-        records.save("box", &record()).unwrap();
-        assert_eq!(records.find("box", record().guest_path()).unwrap(), Some(record()));
-        assert_eq!(records.list("box").unwrap(), [record()]);
-        assert_eq!(records.find("box", b"/root/repo").unwrap(), None);
-        records.remove("box").unwrap();
-        records.remove("box").unwrap();
-        assert!(records.list("box").unwrap().is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     cat_file::Objects,
     error::reading,
     git::GitError,
-    guest_git,
+    guest_git::{self, Checkout},
     history::History,
     index::{is_same_index, parse_complete, same_entries},
     objects::{Pack, pack},
@@ -83,7 +83,8 @@ impl Upload {
 
     /// Prepares to send the parts of `snapshot` that differ from `record`. Returns `None` if there are none.
     ///
-    /// `listed` is the guest's listing, and `index` its index, if that is not as it was sent.
+    /// `listed` is the guest's listing, and `git_files` the content of its
+    /// [changed git files](Self::changed_git_files).
     ///
     /// # Errors
     /// Returns `Conflicts` if the guest has changed what would be written or removed, and `OtherRepository` if the
@@ -92,7 +93,7 @@ impl Upload {
         snapshot: Snapshot,
         record: Record,
         listed: &[ListedFile],
-        index: Option<&[u8]>,
+        git_files: &BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> Result<Option<Self>, WorkspaceError> {
         let record = for_repository_of(&snapshot, record)?;
         let writes: BTreeSet<_> = snapshot
@@ -108,12 +109,12 @@ impl Upload {
             .cloned()
             .collect();
         let git = snapshot.checkout != record.state.checkout || !same_index(&snapshot, &record)?;
-        if writes.is_empty() && deleted.is_empty() && !git {
+        if writes.is_empty() && deleted.is_empty() && !git && !record.is_sending() {
             return Ok(None);
         }
         let mut conflicts = conflicts(&snapshot, &record, listed, &writes, &deleted);
         if git {
-            conflicts.extend(git_conflicts(&snapshot, &record, listed, index));
+            conflicts.extend(git_conflicts(&snapshot, &record, git_files));
         }
         if !conflicts.is_empty() {
             return Err(WorkspaceError::Conflicts(conflicts));
@@ -143,16 +144,30 @@ impl Upload {
         Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git: GitPart::Commits }))
     }
 
-    /// Returns whether the guest's index differs from the one sent. It then has to be fetched first.
-    pub fn has_own_index(record: &Record, listed: &[ListedFile]) -> bool {
-        let file = listed.iter().find(|file| file.path == INDEX);
-        file.is_some_and(|file| record.files.get(INDEX).is_none_or(|sent| !sent.is_unchanged(file)))
+    /// Returns the git files that the host may write again and that are not as the record says. They have to be fetched
+    /// first: an interrupted transfer may have placed them.
+    pub fn changed_git_files(snapshot: &Snapshot, record: &Record, listed: &[ListedFile]) -> FileRequest {
+        let branches = [&record.state.checkout, &snapshot.checkout].map(branch_file);
+        let is_written = |file: &&ListedFile| {
+            file.path == HEAD || file.path == INDEX || branches.contains(&Some(file.path.clone()))
+        };
+        let is_changed =
+            |file: &&ListedFile| record.files.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file));
+        let changed = listed.iter().filter(is_written).filter(is_changed);
+        FileRequest::new(changed.map(|file| (file.path.clone(), file.size)))
     }
 
-    /// Returns the guest's index as a file to fetch, if it is in the listing.
-    pub fn index_file(listed: &[ListedFile]) -> FileRequest {
-        let index = listed.iter().filter(|file| file.path == INDEX);
-        FileRequest::new(index.map(|file| (file.path.clone(), file.size)))
+    /// Returns the record for the time of the transfer.
+    ///
+    /// # Errors
+    /// Returns an error if git fails.
+    pub fn record_before(&self) -> Result<Record, WorkspaceError> {
+        if let Some(record) = &self.record {
+            return Ok(record.clone());
+        }
+        let mut record = Record::for_copy(&self.guest, &self.snapshot.repository)?;
+        record.state.checkout = self.snapshot.checkout.clone();
+        Ok(record)
     }
 
     /// Writes the stream for the agent to `out`.
@@ -179,6 +194,7 @@ impl Upload {
         })?
         .unwrap_or_default();
         let state = &mut record.state;
+        state.sending = false;
         state.shallow.extend(history.shallow);
         state.commits.extend(history.commits);
         if self.git == GitPart::Commits {
@@ -539,30 +555,39 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     slashes.map(|(at, _)| path.get(..at).unwrap_or_default())
 }
 
-/// Returns git's files that the host would write, but the guest has changed.
+/// Returns git's files that the host would write, but the guest has changed: of `git_files`, whose metadata differs,
+/// those whose content is neither what was sent nor what would be sent.
 fn git_conflicts(
     snapshot: &Snapshot,
     record: &Record,
-    listed: &[ListedFile],
-    index: Option<&[u8]>,
+    git_files: &BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> Vec<Vec<u8>> {
-    let branches = [&record.state.checkout.branch, &snapshot.checkout.branch]
-        .map(|branch| branch.as_ref().map(|branch| format!(".git/{branch}").into_bytes()));
-    let mut paths = Vec::new();
-    for file in listed.iter().filter(|file| file.path == HEAD || branches.contains(&Some(file.path.clone())))
-    {
-        if record.files.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file)) {
-            paths.push(file.path.clone());
+    let checkouts = [&record.state.checkout, &snapshot.checkout];
+    let is_known = |path: &[u8], bytes: &[u8]| {
+        if path == INDEX {
+            return is_known_index(snapshot, record, bytes);
         }
-    }
-    let is_as_sent = |index| {
-        record.index.as_deref().is_some_and(|sent| is_same_index(index, sent, record.state.id_length))
+        checkouts.iter().any(|checkout| {
+            if path == HEAD {
+                return bytes == guest_git::head(checkout);
+            }
+            let commit =
+                checkout.commit.as_deref().filter(|_| branch_file(checkout).as_deref() == Some(path));
+            commit.is_some_and(|commit| bytes == guest_git::line(commit))
+        })
     };
-    let index_changed = index.is_some_and(|index| !is_as_sent(index));
-    if index_changed {
-        paths.push(INDEX.to_vec());
-    }
-    paths
+    git_files.iter().filter(|(path, bytes)| !is_known(path, bytes)).map(|(path, _)| path.clone()).collect()
+}
+
+/// Returns whether the guest's index stages what was sent or what would be sent.
+fn is_known_index(snapshot: &Snapshot, record: &Record, bytes: &[u8]) -> bool {
+    let known = [record.index.as_ref(), snapshot.index.as_ref().map(|index| &index.bytes)];
+    known.into_iter().flatten().any(|known| is_same_index(bytes, known, record.state.id_length))
+}
+
+/// Returns the path of the file of the branch that is checked out.
+fn branch_file(checkout: &Checkout) -> Option<Vec<u8>> {
+    checkout.branch.as_ref().map(|branch| format!(".git/{branch}").into_bytes())
 }
 
 /// Returns `deleted` with the directories that become empty by it, deepest first.

@@ -52,6 +52,9 @@ pub(crate) fn update_refs(
         ];
         run(repository.command(arguments), changes.as_bytes())?;
     }
+    // The VM with the only other copy may be deleted next. git syncs files, but not their directories.
+    let dir = repository.common_dir.join("refs/banger");
+    banger_durable::sync_dirs(&dir).map_err(writing(dir))?;
     // A file system that merges two names would have lost one.
     let stored = refs(repository)?;
     match kept.iter().chain(changed).find(|(name, id)| stored.get(*name) != Some(*id)) {

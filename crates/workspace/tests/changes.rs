@@ -277,7 +277,7 @@ fn sending_again_never_overwrites_work_in_the_guest() {
     world.write("b", "host");
     world.send_again(record.clone(), &OPTIONS).unwrap();
     world.commit_all("host");
-    assert_eq!(conflicting_paths(&world, &record), [".git/refs/heads/main", ".git/index"]);
+    assert_eq!(conflicting_paths(&world, &record), [".git/index", ".git/refs/heads/main"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     error::CommandError,
     hints::hint_for,
     operation::watch,
+    signals,
     ui::{Format, Ui},
     workspace,
 };
@@ -51,7 +52,8 @@ impl Doctor {
                 if self.fix {
                     checks.extend(repair(&client).await);
                 }
-                let host = client.doctor(config_variables()).await;
+                // Dropping this ends the process that checks.
+                let host = signals::cancellable().run(client.doctor(config_variables())).await?;
                 checks.extend(host.unwrap_or_else(|error| vec![failed_check("bangerd", error)]));
                 checks
                     .push(check_daemon(&client).await.unwrap_or_else(|error| failed_check("daemon", error)));
@@ -159,11 +161,14 @@ async fn check_boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
     let start = Instant::now();
     let booted = async {
         let request = config::fill_defaults(&config::load()?, CreateVm { rm: true, ..CreateVm::default() });
-        let mut session = client.run_vm(&request).await?;
+        let phase = signals::cancellable();
+        let mut session = phase.run(client.run_vm(&request)).await??;
         let (vm, _) = watch::<Vm>(client, &mut session, ui).await?;
-        let result = run_true(client, &vm).await;
-        client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await?;
-        result?;
+        let result = phase.run(run_true(client, &vm)).await;
+        // If a signal stops this, bangerd deletes the VM once `session` is closed.
+        let deleted = async { client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await };
+        signals::cleanup().run(deleted).await??;
+        result??;
         Ok::<_, CommandError>(vm)
     };
     match booted.await {

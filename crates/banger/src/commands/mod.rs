@@ -14,6 +14,7 @@ mod several;
 mod since;
 pub(crate) mod ssh_config;
 mod ssh_proxy;
+mod temporary_vm;
 mod variables;
 mod version;
 pub(crate) mod vm;

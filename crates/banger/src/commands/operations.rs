@@ -55,7 +55,7 @@ impl Operations {
         if let Some(operation) = self.follow {
             let mut events = client.follow_operation(&operation).await?;
             // Its result is for the command that started it.
-            follow::<Value>(&mut events, ui).await?;
+            follow::<Value>(&mut events, ui, "the operation continues").await?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut operations = client.operations().await?;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    config,
     error::CommandError,
     ssh::{Edit, SshFiles, edit, is_installed, personal},
     ui::{Format, Table, Ui},
@@ -52,8 +53,9 @@ pub(crate) struct SshConfigInfo {
 impl SshConfig {
     pub(crate) fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let path = user_config_path()?;
+        let lock = config::dirs()?.state.join("ssh-config.lock");
         if self.uninstall {
-            let changed = edit(&path, Edit::Uninstall)?;
+            let changed = edit(&path, Edit::Uninstall, &lock)?;
             ui.note(format_args!(
                 "{} {}",
                 path.display(),
@@ -65,7 +67,7 @@ impl SshConfig {
         let files = SshFiles::prepare(client.dirs(), &SshFiles::program()?)?;
         let line = files.include_line()?;
         if self.install {
-            let changed = edit(&path, Edit::Install(&line))?;
+            let changed = edit(&path, Edit::Install(&line), &lock)?;
             let verb = if changed { "now includes" } else { "already includes" };
             ui.note(format_args!("{} {verb} banger's configuration: use ssh VM.vm", path.display()));
             return Ok(ExitCode::SUCCESS);

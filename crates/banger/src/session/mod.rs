@@ -1,31 +1,40 @@
 //! A session with a program in a guest: it gets this process's standard streams, terminal and signals.
 
-mod raw_mode;
 mod stdin;
 
 use std::{
+    cell::Cell,
+    future::pending,
     io::{self, IsTerminal},
     pin::pin,
+    time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind, VmState};
 use banger_client::{Client, ExecInput, ExecOutput, Output};
 use banger_proto::{Exec, ExitStatus, TerminalSize};
 use bytes::Bytes;
-use raw_mode::RawMode;
-use rustix::process::Signal;
+use rustix::{io::Errno, process::Signal};
 use stdin::{MAX_READ, Stdin};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
 };
 
-use crate::ui::{Console, now_ns};
+use crate::{
+    error::CommandError,
+    raw_mode::RawMode,
+    signals::{self, Forwarded},
+    ui::{Console, now_ns},
+};
 
-/// Signals that are forwarded to the guest program.
-const FORWARDED: [Signal; 6] =
-    [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+/// Number of INT, TERM and HUP in a row that end the session if the guest sends nothing after them: it may hang.
+const MAX_UNANSWERED: u32 = 3;
+
+/// Time for the program to end after its terminal was closed; the agent waits as long after a disconnect.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The end of a session.
 #[derive(Debug)]
@@ -43,28 +52,63 @@ pub(crate) struct GuestCommand {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: Option<String>,
     pub(crate) user: Option<String>,
-    /// Leaves standard input and the terminal to the next command: the program's output is only shown.
-    pub(crate) no_stdin: bool,
 }
 
-/// Runs `command` in VM `reference`; it gets a terminal if all three of this process's streams are terminals.
+impl GuestCommand {
+    fn into_exec(self) -> Exec {
+        let Self { argv, env, cwd, user } = self;
+        Exec { argv, env: env.into_iter().collect(), cwd, user, ..Exec::default() }
+    }
+}
+
+/// Runs `command` in VM `reference`; it gets a terminal if all three of this process's streams are terminals, and all
+/// signals. A failure has the exit status of a session.
 pub(crate) async fn run(
     client: &Client,
     reference: &str,
     command: GuestCommand,
-) -> Result<SessionEnd, ApiError> {
-    let reads_stdin = !command.no_stdin;
-    let is_terminal =
-        reads_stdin && io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
-    let mut exec = Exec {
-        argv: command.argv,
-        env: command.env.into_iter().collect(),
-        cwd: command.cwd,
-        user: command.user,
-        terminal: if is_terminal { Some(terminal_size()?) } else { None },
-        stdin: reads_stdin,
-        ..Exec::default()
+) -> Result<SessionEnd, CommandError> {
+    let ended = run_program(client, reference, command).await;
+    explained(client, reference, ended).await.map_err(CommandError::into_session)
+}
+
+/// Runs `command` in VM `reference` without input. Its output is only shown: it may not control the terminal. A signal
+/// ends it.
+pub(crate) async fn run_without_input(
+    client: &Client,
+    reference: &str,
+    command: GuestCommand,
+) -> Result<ExitStatus, CommandError> {
+    let phase = signals::cancellable();
+    let program = async {
+        let (_input, output) = banger_client::exec(client, reference, command.into_exec()).await?;
+        print_output(output, Kind::Shown, &Cell::new(0)).await
     };
+    let ended = phase.run(program).await?.map(|end| end.status);
+    explained(client, reference, ended).await
+}
+
+async fn explained<T>(
+    client: &Client,
+    reference: &str,
+    ended: Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    match ended {
+        Err(CommandError { error: Some(error), .. }) => {
+            Err(explain_vm_exit(client, reference, error).await.into())
+        }
+        ended => ended,
+    }
+}
+
+async fn run_program(
+    client: &Client,
+    reference: &str,
+    command: GuestCommand,
+) -> Result<SessionEnd, CommandError> {
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+    let terminal = if is_terminal { Some(terminal_size()?) } else { None };
+    let mut exec = Exec { terminal, stdin: true, ..command.into_exec() };
     if is_terminal {
         for name in ["TERM", "COLORTERM"] {
             if let Ok(value) = std::env::var(name) {
@@ -72,25 +116,70 @@ pub(crate) async fn run(
             }
         }
     }
-    let (input, output) = match banger_client::exec(client, reference, exec).await {
-        Ok(streams) => streams,
-        Err(error) => return Err(explain_vm_exit(client, reference, error).await),
-    };
+    let phase = signals::cancellable();
+    let (input, output) = phase.run(banger_client::exec(client, reference, exec)).await??;
+    let mut signals = signals::forward();
+    // The program has not got an earlier signal.
+    if let Some(signal) = phase.is_cancelled() {
+        return Err(signals::interrupted(signal));
+    }
+    drop(phase);
     // From here on keys go to the guest; dropping this restores the terminal.
     let _raw =
         if is_terminal { Some(RawMode::enter().map_err(cannot("set up the terminal"))?) } else { None };
-    let mut printing = pin!(print_output(output, command.no_stdin));
-    let session = tokio::select! {
+    let (unanswered, closed) = (Cell::new(0), Notify::new());
+    let (to_program, from_user) = mpsc::unbounded_channel();
+    let kind = if is_terminal { Kind::Terminal } else { Kind::Streams };
+    let mut printing = pin!(print_output(output, kind, &unanswered));
+    let source = Source { signals: from_user, closed: &closed, is_terminal };
+    tokio::select! {
         end = &mut printing => end,
         // A guest that accepts no more input has sent the reason, or will.
-        error = forward_input(input, reads_stdin, is_terminal) => match error.kind {
+        error = forward_input(input, source) => match error.kind {
             ErrorKind::Guest => printing.await,
-            _ => Err(error),
+            _ => Err(error.into()),
         },
-    };
-    match session {
-        Err(error) => Err(explain_vm_exit(client, reference, error).await),
-        session => session,
+        signal = relay_signals(&mut signals, &to_program, &unanswered, is_terminal.then_some(&closed)) => {
+            Err(signals::interrupted(signal))
+        }
+    }
+}
+
+/// Passes signals on to the program until one ends the session: also while a guest that hangs accepts nothing.
+/// `closed` reports that the program's terminal is closed, if it has one.
+async fn relay_signals(
+    signals: &mut Forwarded,
+    to_program: &mpsc::UnboundedSender<Signal>,
+    unanswered: &Cell<u32>,
+    closed: Option<&Notify>,
+) -> Signal {
+    let mut hang_up: Option<Instant> = None;
+    loop {
+        let closing = async {
+            match closed {
+                Some(closed) => closed.notified().await,
+                None => pending().await,
+            }
+        };
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = closing => Signal::HUP,
+            () = sleep_until(hang_up.unwrap_or_else(Instant::now)), if hang_up.is_some() => return Signal::HUP,
+        };
+        if closed.is_some() && signal == Signal::HUP {
+            signals.hang_up();
+            if hang_up.is_some() {
+                continue;
+            }
+            hang_up = Some(Instant::now() + HANG_UP_TIMEOUT);
+        } else if matches!(signal, Signal::INT | Signal::TERM | Signal::HUP) {
+            unanswered.set(unanswered.get() + 1);
+        }
+        if unanswered.get() >= MAX_UNANSWERED {
+            return signal;
+        }
+        // The receiver is dropped only together with this future.
+        let _ = to_program.send(signal);
     }
 }
 
@@ -111,16 +200,32 @@ pub(crate) async fn explain_vm_exit(client: &Client, reference: &str, error: Api
     }
 }
 
-/// Writes the guest's output until its program exits. The program that the user runs may control the
-/// terminal; a program of banger's, if `filtered`, may not.
-async fn print_output(mut output: ExecOutput, filtered: bool) -> Result<SessionEnd, ApiError> {
+/// The relation of the guest's program to this process's streams.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// The user runs the program, on this process's terminal.
+    Terminal,
+    /// The user runs the program, without a terminal.
+    Streams,
+    /// banger runs the program, and shows its output.
+    Shown,
+}
+
+/// Writes the guest's output until its program exits. The program that the user runs may control the terminal;
+/// a program of banger may not.
+async fn print_output(
+    mut output: ExecOutput,
+    kind: Kind,
+    unanswered: &Cell<u32>,
+) -> Result<SessionEnd, CommandError> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
-    let console = |is_terminal| Console::text(filtered && is_terminal);
+    let console = |is_terminal| Console::text(kind == Kind::Shown && is_terminal);
     let (mut stdout_console, mut stderr_console) =
         (console(io::stdout().is_terminal()), console(io::stderr().is_terminal()));
     let mut first_byte_ns = None;
     loop {
         let event = output.next().await?;
+        unanswered.set(0);
         first_byte_ns.get_or_insert_with(now_ns);
         let result = match event {
             Output::Stdout(bytes) => write(&mut stdout, &stdout_console.decode(&bytes)).await,
@@ -137,7 +242,11 @@ async fn print_output(mut output: ExecOutput, filtered: bool) -> Result<SessionE
                 let status = ExitStatus::Signal(Signal::PIPE.as_raw());
                 return Ok(SessionEnd { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
             }
-            Err(error) => return Err(cannot("write the output")(error)),
+            // The terminal is closed.
+            Err(error) if kind == Kind::Terminal && Errno::from_io_error(&error) == Some(Errno::IO) => {
+                return Err(signals::interrupted(Signal::HUP));
+            }
+            Err(error) => return Err(cannot("write the output")(error).into()),
         }
     }
 }
@@ -147,18 +256,30 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Resu
     stream.flush().await
 }
 
+/// What the guest's program gets from this process.
+struct Source<'a> {
+    signals: mpsc::UnboundedReceiver<Signal>,
+    /// Notified when the program's terminal is closed.
+    closed: &'a Notify,
+    is_terminal: bool,
+}
+
 /// Sends input, signals and the terminal's size until an error occurs.
-async fn forward_input(mut input: ExecInput, reads_stdin: bool, is_terminal: bool) -> ApiError {
+async fn forward_input(mut input: ExecInput, source: Source<'_>) -> ApiError {
+    let Source { mut signals, closed, is_terminal } = source;
     let result: Result<(), ApiError> = async {
-        let mut signals = signals(&FORWARDED)?;
         let mut resized = signal(SignalKind::window_change()).map_err(cannot("listen for signals"))?;
-        let read_ahead = || stdin::read_ahead().map_err(cannot("read standard input"));
-        let mut stdin = reads_stdin.then(read_ahead).transpose()?;
+        let mut stdin = Some(stdin::read_ahead().map_err(cannot("read standard input"))?);
         loop {
             tokio::select! {
                 () = input.wait_for_window(MAX_READ), if stdin.is_some() && input.window() < MAX_READ => {}
                 part = next_part(&mut stdin), if stdin.is_some() && input.window() >= MAX_READ => match part {
                     Some(Ok(bytes)) => input.stdin(&bytes).await?,
+                    // A terminal in raw mode has no end of input, unless it is closed.
+                    Some(Err(_)) | None if is_terminal => {
+                        stdin = None;
+                        closed.notify_one();
+                    }
                     Some(Err(error)) => return Err(cannot("read standard input")(error)),
                     None => {
                         stdin = None;
@@ -179,17 +300,6 @@ async fn forward_input(mut input: ExecInput, reads_stdin: bool, is_terminal: boo
 
 async fn next_part(stdin: &mut Option<Stdin>) -> Option<io::Result<Bytes>> {
     stdin.as_mut()?.next().await
-}
-
-/// Returns a channel that receives the signals in `kinds`.
-pub(crate) fn signals(kinds: &'static [Signal]) -> Result<mpsc::UnboundedReceiver<Signal>, ApiError> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    for kind in kinds {
-        let mut stream = signal(SignalKind::from_raw(kind.as_raw())).map_err(cannot("listen for signals"))?;
-        let sender = sender.clone();
-        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(*kind).is_ok() {} });
-    }
-    Ok(receiver)
 }
 
 fn terminal_size() -> Result<TerminalSize, ApiError> {

@@ -4,18 +4,16 @@
 
 use std::{
     fmt::Display,
-    fs::{self, DirBuilder},
+    fs,
     io::{self, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, PermissionsExt},
-    },
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use banger_api::{ApiError, Dirs, ErrorKind};
 use banger_ssh_server::{ClientKey, HostKey};
-use tempfile::NamedTempFile;
+
+use crate::steps::Step;
 
 /// Suffix of a VM's name as a host name.
 pub(crate) const SUFFIX: &str = ".vm";
@@ -105,8 +103,7 @@ impl SshFiles {
 }
 
 fn create_private_dir(dir: &Path) -> Result<(), ApiError> {
-    let result = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    result.map_err(failed("create", dir))
+    banger_durable::create_dir(dir).map_err(failed("create", dir))
 }
 
 /// Returns the host key that all VMs share.
@@ -137,14 +134,9 @@ fn load_or_create<K, E: Display>(
         return Ok(key);
     }
     let no_random = || ApiError::new(ErrorKind::Io, "cannot get random numbers for a key");
-    let file =
-        write_temporary(path, &generate().ok_or_else(no_random)?, 0o600).map_err(failed("write", path))?;
-    match file.persist_noclobber(path) {
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(failed("write", path)(error.error))
-        }
-        _ => load()?.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into())),
-    }
+    let key = generate().ok_or_else(no_random)?;
+    Step::Key.around(|| banger_durable::create(path, 0o600, &key)).map_err(failed("write", path))?;
+    load()?.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into()))
 }
 
 /// Replaces the content of `path` atomically, if it differs.
@@ -152,17 +144,8 @@ fn write_if_changed(path: &Path, content: &[u8]) -> Result<(), ApiError> {
     if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }
-    let file = write_temporary(path, content, 0o600).map_err(failed("write", path))?;
-    file.persist(path).map(drop).map_err(|error| failed("write", path)(error.error))
-}
-
-/// Returns a temporary file beside `path` that holds all of `content`, on disk.
-pub(super) fn write_temporary(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    Ok(file)
+    let written = Step::SshFile.around(|| banger_durable::write(path, 0o600, |out| out.write_all(content)));
+    written.map_err(failed("write", path))
 }
 
 /// Returns ssh's configuration for VMs. It fixes fast algorithms, whatever else is configured: the bytes never leave
@@ -241,7 +224,7 @@ pub(super) fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Api
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsStr, process::Command, thread};
+    use std::{ffi::OsStr, os::unix::fs::PermissionsExt, process::Command, thread};
 
     use super::*;
 

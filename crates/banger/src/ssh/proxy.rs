@@ -14,10 +14,7 @@ use super::{
     shared::Shared,
     stdio,
 };
-use crate::{
-    file_sync,
-    ui::{Progress, Ui},
-};
+use crate::{error::CommandError, file_sync, operation::watch, ui::Ui};
 
 /// A connection to serve.
 #[derive(Debug)]
@@ -31,17 +28,17 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Finds the VM, starts it if configured, and serves ssh on the standard streams until ssh disconnects. When this
     /// process ends, so does everything that it has open in the guest.
-    pub(crate) async fn serve(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
+    pub(crate) async fn serve(self, client: Client, ui: &Ui) -> Result<(), CommandError> {
         // Ctrl-C and a closed terminal are for ssh, which may continue in the background with other sessions. setsid
         // fails for a session leader, which does not share ssh's terminal.
         let _ = setsid();
         tokio::select! {
             result = self.serve_vm(client, ui) => result,
-            result = stdio::client_disconnected() => result.map_err(|error| failed(&error)),
+            result = stdio::client_disconnected() => Ok(result.map_err(|error| failed(&error))?),
         }
     }
 
-    async fn serve_vm(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
+    async fn serve_vm(self, client: Client, ui: &Ui) -> Result<(), CommandError> {
         let key = SshFiles::prepare(client.dirs(), &SshFiles::program()?)?.into_key();
         let name = self.host.strip_suffix(SUFFIX).unwrap_or(&self.host);
         let vm = find(&client, name).await?;
@@ -52,7 +49,7 @@ impl Proxy {
         match serve(reader, writer, key, |link| Server::new(shared, link)).await {
             // ssh may also disconnect without a message.
             Ok(()) | Err(Error::Disconnected | Error::Io(_)) => Ok(()),
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(failed(&error).into()),
         }
     }
 }
@@ -69,14 +66,14 @@ async fn find(client: &Client, name: &str) -> Result<Vm, ApiError> {
 }
 
 /// Returns `vm` once it runs; starts it if it is stopped and the configuration allows that.
-pub(crate) async fn ensure_running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiError> {
+pub(crate) async fn ensure_running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, CommandError> {
     match vm.state {
         VmState::Running => return Ok(vm),
         // It only needs to be waited for.
         VmState::Starting => {}
         VmState::Paused => {
             let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is paused", vm.name));
-            return Err(error.hint(format!("resume it with: banger vm resume {}", vm.name)));
+            return Err(error.hint(format!("resume it with: banger vm resume {}", vm.name)).into());
         }
         _ if crate::config::load()?.autostart() => {}
         state => {
@@ -84,14 +81,12 @@ pub(crate) async fn ensure_running(client: &Client, vm: Vm, ui: &Ui) -> Result<V
             let why = why.map(|line| format!(": {line}")).unwrap_or_default();
             let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is {state}{why}", vm.name));
             let hint = "or set ssh.autostart in the configuration";
-            return Err(error.hint(format!("start it with: banger vm start {}; {hint}", vm.name)));
+            return Err(error.hint(format!("start it with: banger vm start {}; {hint}", vm.name)).into());
         }
     }
-    let progress = Progress::new();
     let options = StartVm { personal: personal::collect(client.dirs(), ui) };
     let mut events = client.start_vm(vm.id.as_str(), &options).await?;
-    let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;
-    progress.clear();
-    file_sync::after_start(client, ui, &vm).await;
+    let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;
+    file_sync::after_start(client, ui, &vm).await?;
     Ok(vm)
 }

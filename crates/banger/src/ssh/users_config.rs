@@ -4,15 +4,17 @@
 //! unchanged.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    fs,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use banger_api::{ApiError, ErrorKind};
+use banger_durable::Lock;
 
-use super::files::{failed, write_temporary};
+use super::files::failed;
+use crate::steps::Step;
 
 const BEGIN: &[u8] = b"# banger: begin\n";
 /// First line in a file that banger created; banger deletes that file with its lines.
@@ -34,8 +36,14 @@ pub(crate) enum Edit<'a> {
     Uninstall,
 }
 
-/// Changes the configuration at `path` atomically; returns false if it needs no change.
-pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
+/// Changes the configuration at `path` atomically; returns false if it needs no change. `lock` is the path of a lock
+/// against other processes of banger that change it.
+pub(crate) fn edit(path: &Path, edit: Edit<'_>, lock: &Path) -> Result<bool, ApiError> {
+    lock.parent().map_or(Ok(()), banger_durable::create_dir).map_err(failed("create", lock))?;
+    let Some(_lock) = Lock::try_acquire(lock).map_err(failed("lock", lock))? else {
+        let holder = Lock::holder(lock).map_or("another process".to_owned(), |pid| format!("process {pid}"));
+        return Err(ApiError::new(ErrorKind::Busy, format!("{holder} is changing {}", path.display())));
+    };
     let path = &resolve_links(path).map_err(failed("read", path))?;
     let old = read(path)?;
     let (text, mode) = old.as_ref().map_or((None, 0o600), |(text, mode)| (Some(text.as_slice()), *mode));
@@ -51,16 +59,14 @@ pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
     if new.as_deref() == text {
         return Ok(false);
     }
-    let Some(new) = new else {
-        fs::remove_file(path).map_err(failed("remove", path))?;
-        return Ok(true);
-    };
-    if let Some(dir) = path.parent() {
-        let result = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        result.map_err(failed("create", dir))?;
-    }
-    let file = write_temporary(path, &new, mode).map_err(failed("write", path))?;
-    file.persist(path).map_err(|error| failed("write", path)(error.error))?;
+    let changed = Step::UsersConfig.around(|| match new {
+        None => banger_durable::remove(path),
+        Some(new) => {
+            path.parent().map_or(Ok(()), banger_durable::create_dir)?;
+            banger_durable::write(path, mode, |out| out.write_all(&new))
+        }
+    });
+    changed.map_err(failed("write", path))?;
     Ok(true)
 }
 
@@ -204,12 +210,12 @@ mod tests {
         fs::write(&file, "Host a\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(!is_installed(&link, LINE));
-        assert!(edit(&link, Edit::Install(LINE)).unwrap());
-        assert!(!edit(&link, Edit::Install(LINE)).unwrap());
+        assert!(edit(&link, Edit::Install(LINE), &home.path().join("lock")).unwrap());
+        assert!(!edit(&link, Edit::Install(LINE), &home.path().join("lock")).unwrap());
         assert!(is_installed(&link, LINE) && link.is_symlink());
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(edit(&link, Edit::Uninstall).unwrap());
-        assert!(!edit(&link, Edit::Uninstall).unwrap());
+        assert!(edit(&link, Edit::Uninstall, &home.path().join("lock")).unwrap());
+        assert!(!edit(&link, Edit::Uninstall, &home.path().join("lock")).unwrap());
         assert_eq!(fs::read(&file).unwrap(), b"Host a\n");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     }
@@ -218,10 +224,10 @@ mod tests {
     fn uninstall_removes_a_file_that_install_created() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(".ssh/config");
-        assert!(!edit(&path, Edit::Uninstall).unwrap());
-        assert!(edit(&path, Edit::Install(LINE)).unwrap());
+        assert!(!edit(&path, Edit::Uninstall, &home.path().join("lock")).unwrap());
+        assert!(edit(&path, Edit::Install(LINE), &home.path().join("lock")).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(edit(&path, Edit::Uninstall).unwrap());
+        assert!(edit(&path, Edit::Uninstall, &home.path().join("lock")).unwrap());
         assert!(!path.exists());
     }
 }

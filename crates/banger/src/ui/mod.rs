@@ -4,6 +4,7 @@ mod checks;
 mod clock;
 mod console;
 mod json;
+mod last_words;
 mod live;
 mod printer;
 mod progress;
@@ -17,6 +18,7 @@ mod timing;
 pub(crate) use checks::JsonCheck;
 pub(crate) use clock::now_ns;
 pub(crate) use console::Console;
+pub(crate) use last_words::last_words;
 pub(crate) use live::LiveTable;
 #[cfg(test)]
 pub(crate) use printer::JsonError;

@@ -1,15 +1,18 @@
 //! Workspaces: a user's repository in a VM, its record on the host, and the changes made in the guest.
 
 mod error;
+mod records;
 mod rescue;
 pub(crate) mod tools;
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     env,
     ffi::OsString,
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind, Vm};
@@ -17,19 +20,24 @@ use banger_client::{Client, FromGuest, ToGuest, exchange};
 use banger_files::{FileRequest, ListedFile, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
-    Change, Git, GuestGit, LeftOut, Options, PROTOCOL, Record, Records, Repository, Snapshot, Upload,
-    UploadResult, WorkspaceError, read_files, read_listing,
+    Cancel, Change, Git, GuestGit, LeftOut, LockedRecords, Options, PROTOCOL, Record, Records, Repository,
+    Snapshot, Upload, UploadResult, WorkspaceError, read_files, read_listing,
 };
-use tokio::task::spawn_blocking;
+use records::Transaction;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     error::CommandError,
+    signals,
     transfer::{Transfer, open_source},
     ui::Ui,
 };
 
 /// Size of transfer buffers, in bytes.
 const BUFFER_SIZE: usize = 64 << 10;
+
+/// Time that git's processes and their files have to end after a signal.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All of the user's workspaces.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ pub(crate) struct Workspaces<'a> {
     cache: PathBuf,
     /// Directory for data from guests, which may be large: not the cache, which may be in memory.
     scratch: PathBuf,
+    /// Cancels the git commands of the current phase.
+    cancel: RefCell<Cancel>,
 }
 
 /// Result of sending a workspace to a VM.
@@ -70,16 +80,12 @@ impl SendSummary {
 }
 
 impl<'a> Workspaces<'a> {
-    pub(crate) fn new(client: &'a Client, ui: &'a Ui) -> Self {
+    pub(crate) fn new(client: &'a Client, ui: &'a Ui) -> Result<Self, ApiError> {
         let dirs = client.dirs();
         let records = Records::new(dirs.state.join("workspaces"));
         let (cache, scratch) = (dirs.cache.join("workspace"), dirs.state.join("rescue"));
-        Self { client, ui, records, cache, scratch }
-    }
-
-    /// Returns the daemon's client.
-    pub(crate) fn client(&self) -> &'a Client {
-        self.client
+        let cancel = RefCell::new(Cancel::new().map_err(io_error)?);
+        Ok(Self { client, ui, records, cache, scratch, cancel })
     }
 
     /// Returns the records of the workspaces of `vm`.
@@ -112,27 +118,56 @@ impl<'a> Workspaces<'a> {
         }
     }
 
-    /// Deletes the records of a deleted VM's workspaces.
-    pub(crate) fn delete_records(&self, vm: &Vm) {
-        if let Err(error) = self.records.remove(vm.id.as_str()) {
+    /// Locks the records of `vm`. Only their holder changes the VM's workspaces.
+    async fn lock(&self, vm: &Vm) -> Result<LockedRecords, CommandError> {
+        records::lock(&self.records, vm, self.ui).await
+    }
+
+    /// Records that `vm` is being deleted. `records` are those that [`save_work`](Self::save_work) has returned, if it
+    /// was called.
+    pub(crate) async fn mark_deleted(
+        &self,
+        vm: &Vm,
+        records: Option<LockedRecords>,
+    ) -> Result<Option<LockedRecords>, CommandError> {
+        let records = match records {
+            None if self.records.exist(vm.id.as_str()) => Some(self.lock(vm).await?),
+            records => records,
+        };
+        if let Some(records) = &records {
+            records.mark_deleted().map_err(api_error_for(vm))?;
+        }
+        Ok(records)
+    }
+
+    /// Deletes the records of a deleted VM.
+    pub(crate) fn delete_records(&self, vm: &Vm, records: Option<LockedRecords>) {
+        if let Some(Err(error)) = records.map(LockedRecords::remove) {
             self.ui.warning(format_args!("cannot delete the workspace records of VM {}: {error}", vm.name));
+        }
+    }
+
+    /// Deletes the records of VMs whose deletion was interrupted.
+    pub(crate) async fn delete_old_records(&self) {
+        if let Ok(vms) = self.client.vms().await {
+            // They do no harm if they stay.
+            let _ = self.records.remove_deleted(|id| vms.iter().any(|vm| vm.id.as_str() == id));
         }
     }
 
     /// Returns a function that takes a snapshot of the repository containing `path` when called.
     pub(crate) fn deferred_snapshot(&self, path: &Path, options: Options) -> impl TakeSnapshot + use<> {
-        let (path, cache) = (path.to_owned(), self.cache.clone());
+        let (path, cache, git) = (path.to_owned(), self.cache.clone(), self.git());
         move || {
-            let repository = Repository::find(&Git::find()?, &path)?;
+            let repository = Repository::find(&git()?, &path)?;
             Snapshot::take(repository, &options, &cache)
         }
     }
 
     /// Takes a snapshot of the repository containing `path`.
-    pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, ApiError> {
-        blocking(self.deferred_snapshot(path, options))
-            .await?
-            .map_err(|error| error::to_api_error(error, None))
+    pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, CommandError> {
+        let snapshot = self.blocking(self.deferred_snapshot(path, options)).await?;
+        Ok(snapshot.map_err(|error| error::to_api_error(error, None))?)
     }
 
     /// Sends the snapshot that `take_snapshot` takes to `guest` in `vm`: all of it, or the changes since the last time.
@@ -143,28 +178,31 @@ impl<'a> Workspaces<'a> {
         guest: &str,
         take_snapshot: impl TakeSnapshot,
     ) -> Result<SendSummary, CommandError> {
-        let record = self.records.find(vm.id.as_str(), guest.as_bytes()).map_err(api_error_for(vm))?;
-        let Some(record) = record else { return self.send_new(vm, guest, take_snapshot).await };
-        let (listed, snapshot) = tokio::join!(self.list_files(vm, guest.as_bytes()), blocking(take_snapshot));
+        let records = self.lock(vm).await?;
+        let record = records.find(guest.as_bytes()).map_err(api_error_for(vm))?;
+        let Some(record) = record else { return self.send_new(vm, guest, records, take_snapshot).await };
+        let (listed, snapshot) =
+            tokio::join!(self.list_files(vm, guest.as_bytes()), self.blocking(take_snapshot));
         let snapshot = snapshot?.map_err(api_error_for(vm))?;
         let listed = match listed {
-            // A deleted directory is sent again in full.
+            // A deleted directory, or an interrupted transfer: it is sent again in full.
             Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
-                return self.send_new(vm, guest, move || Ok(snapshot)).await;
+                return self.send_new(vm, guest, records, move || Ok(snapshot)).await;
             }
             listed => listed?,
         };
-        let index = if Upload::has_own_index(&record, &listed) {
-            self.fetch_files(vm, guest.as_bytes(), Upload::index_file(&listed)).await?.into_values().next()
+        let changed = Upload::changed_git_files(&snapshot, &record, &listed);
+        let git_files = if changed.paths().next().is_some() {
+            self.fetch_files(vm, guest.as_bytes(), changed).await?
         } else {
-            None
+            BTreeMap::new()
         };
         let summary = SendSummary::default().with_left_out(&snapshot);
-        let changes = blocking(move || Upload::changes(snapshot, record, &listed, index.as_deref())).await?;
+        let changes = self.blocking(move || Upload::changes(snapshot, record, &listed, &git_files)).await?;
         match changes.map_err(api_error_for(vm))? {
             Some(upload) => {
-                let send = move |out| Ok((upload.write(out)?, summary));
-                self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Change, send).await
+                let upload = move || Ok((upload, summary));
+                self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Change, records, upload).await
             }
             None => Ok(summary),
         }
@@ -175,17 +213,19 @@ impl<'a> Workspaces<'a> {
         &self,
         vm: &Vm,
         guest: &str,
+        records: LockedRecords,
         take_snapshot: impl TakeSnapshot,
     ) -> Result<SendSummary, CommandError> {
         let guest_path = guest.as_bytes().to_vec();
-        let send = move |out| {
+        let upload = move || {
             let snapshot = take_snapshot()?;
             let origin_credentials = snapshot.repository().has_origin_credentials();
             let summary =
                 SendSummary { origin_credentials, ..SendSummary::default().with_left_out(&snapshot) };
-            Ok((Upload::full(snapshot, &guest_path).write(out)?, summary))
+            Ok((Upload::full(snapshot, &guest_path), summary))
         };
-        let result = self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Place, send).await;
+        let result =
+            self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Place, records, upload).await;
         result.map_err(|failure| with_occupied_hint(failure, vm, guest))
     }
 
@@ -197,67 +237,94 @@ impl<'a> Workspaces<'a> {
         snapshot: Snapshot,
     ) -> Result<bool, CommandError> {
         let guest = record.guest_path().to_vec();
-        match Upload::commits(snapshot, record).map_err(api_error_for(vm))? {
+        let records = self.lock(vm).await?;
+        // Something may have been sent meanwhile.
+        let record = records.find(&guest).map_err(api_error_for(vm))?.unwrap_or(record);
+        match Upload::commits(snapshot, record.clone()).map_err(api_error_for(vm))? {
             Some(upload) => {
-                let send = move |out| Ok((upload.write(out)?, SendSummary::default()));
-                self.send_and_record(vm, &guest, WorkspaceAction::Change, send).await?;
+                let upload = move || Ok((upload, SendSummary::default()));
+                let sent = self.send_and_record(vm, &guest, WorkspaceAction::Change, records, upload).await;
+                sent.map_err(|failure| with_incomplete_hint(failure, vm, &record))?;
                 Ok(true)
             }
             None => Ok(false),
         }
     }
 
-    /// Sends what `write` writes, then stores the workspace's record.
+    /// Sends the upload that `upload` prepares. The record says so before the first byte and after the last one.
     async fn send_and_record(
         &self,
         vm: &Vm,
         guest: &[u8],
         action: WorkspaceAction,
-        write: impl FnOnce(BufWriter<ToGuest>) -> Result<(UploadResult, SendSummary), WorkspaceError>
-        + Send
-        + 'static,
+        records: LockedRecords,
+        upload: impl FnOnce() -> Result<(Upload, SendSummary), WorkspaceError> + Send + 'static,
     ) -> Result<SendSummary, CommandError> {
         let to_api_error = api_error_for(vm);
-        let send = move |out| write(BufWriter::with_capacity(BUFFER_SIZE, out)).map_err(to_api_error);
-        let ((sent, summary), placed_at) = self.exchange(vm, guest, action, send, read_time).await?;
+        let transaction = Transaction::new(records, guest, action).map_err(api_error_for(vm))?;
+        let shared = transaction.clone();
+        let write = move |out| -> Result<(UploadResult, SendSummary), WorkspaceError> {
+            let (upload, summary) = upload()?;
+            shared.begin(upload.record_before()?)?;
+            Ok((upload.write(BufWriter::with_capacity(BUFFER_SIZE, out))?, summary))
+        };
+        let send = move |out| write(out).map_err(to_api_error);
+        let sent = self.exchange(vm, guest, action, send, read_time).await;
+        if sent.is_err() {
+            // Packing is of no use any more.
+            self.cancel_git();
+        }
+        let ((sent, summary), placed_at) = transaction.undo_if_refused(sent).map_err(api_error_for(vm))??;
         let summary = SendSummary { files: sent.files, removed: sent.removed, ..summary };
-        self.save_record(vm, &sent.into_record(placed_at))?;
+        transaction.complete(&sent.into_record(placed_at)).map_err(api_error_for(vm))?;
         Ok(summary)
     }
 
     /// Copies the directory `path` with all its contents to `guest` in `vm`.
     pub(crate) async fn copy(&self, vm: &Vm, guest: &str, path: &Path) -> Result<(), CommandError> {
         let source = open_source(&path.join("."), false)?;
+        let (path, guest_path, git) = (path.to_owned(), guest.as_bytes().to_vec(), self.git());
+        // Without a repository, only `vm cp` can copy the directory out again.
+        let repository = self.blocking(move || {
+            let repository = Repository::find(&git()?, &path)?;
+            Ok::<_, WorkspaceError>((
+                Record::for_copy(&guest_path, &repository)?,
+                repository.has_credentials()?,
+            ))
+        });
+        let (repository, action) = (repository.await?.ok(), WorkspaceAction::Place);
+        let transaction = match &repository {
+            Some((record, _)) => {
+                let records = self.lock(vm).await?;
+                let transaction = Transaction::new(records, guest.as_bytes(), action);
+                let transaction = transaction.map_err(api_error_for(vm))?;
+                transaction.begin(record.clone()).map_err(api_error_for(vm))?;
+                Some(transaction)
+            }
+            None => None,
+        };
         let send = move |out| {
             let mut skipped = Vec::new();
             let out = BufWriter::with_capacity(BUFFER_SIZE, out);
             pack(&source, out, &mut |message| skipped.push(message)).map_err(transfer_error)?;
             Ok(skipped)
         };
-        let result = self.exchange(vm, guest.as_bytes(), WorkspaceAction::Place, send, read_time).await;
+        let mut result = self.exchange(vm, guest.as_bytes(), action, send, read_time).await;
+        if let Some(transaction) = &transaction {
+            result = transaction.undo_if_refused(result).map_err(api_error_for(vm))?;
+        }
         let (skipped, _) = result.map_err(|failure| with_occupied_hint(failure, vm, guest))?;
         skipped.into_iter().for_each(|message| self.ui.warning(message));
-        let (path, guest_path) = (path.to_owned(), guest.as_bytes().to_vec());
-        // Without a repository, only `vm cp` can copy the directory out again.
-        let record = blocking(move || {
-            Git::find().map_err(WorkspaceError::from).and_then(|git| Repository::find(&git, &path)).and_then(
-                |repository| Ok((Record::for_copy(&guest_path, &repository)?, repository.has_credentials()?)),
-            )
-        });
-        if let Ok((record, has_credentials)) = record.await? {
+        if let (Some(transaction), Some((record, has_credentials))) = (transaction, repository) {
             if has_credentials {
                 self.ui.warning(format_args!(
                     "the copy in VM {} includes the credentials in the repository's git configuration",
                     vm.name
                 ));
             }
-            self.save_record(vm, &record)?;
+            transaction.complete(&record).map_err(api_error_for(vm))?;
         }
         Ok(())
-    }
-
-    fn save_record(&self, vm: &Vm, record: &Record) -> Result<(), ApiError> {
-        self.records.save(vm.id.as_str(), record).map_err(api_error_for(vm))
     }
 
     /// Returns how git on the host reaches git in `vm`: through this program.
@@ -328,17 +395,55 @@ impl<'a> Workspaces<'a> {
         let request = Workspace { path: guest.to_vec(), action };
         let (client, name) = (self.client, vm.name.as_str());
         let transfer = Transfer { client, ui: self.ui, vm: name, stage: &stage, show_progress: true };
-        transfer
-            .run(async |on_event, cancelled| {
-                exchange(client, name, request, send, receive, on_event, cancelled).await
-            })
-            .await
+        let result = transfer.run(async |on_event, cancelled| {
+            let stop = async {
+                cancelled.await;
+                self.cancel_git();
+            };
+            exchange(client, name, request, send, receive, on_event, stop).await
+        });
+        result.await
+    }
+
+    /// Returns a function that finds git, whose commands end when the current phase is cancelled.
+    fn git(&self) -> impl FnOnce() -> Result<Git, WorkspaceError> + Send + use<> {
+        let cancel = self.cancel.borrow().clone();
+        move || Ok(Git::find()?.with_cancel(cancel))
+    }
+
+    /// Cancels the git commands of the current phase.
+    fn cancel_git(&self) {
+        self.cancel.borrow().cancel();
+        // Without a new handle, the commands of later phases fail.
+        if let Ok(cancel) = Cancel::new() {
+            self.cancel.replace(cancel);
+        }
+    }
+
+    /// Runs `work` on a thread that may block. A signal cancels its git commands.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CommandError> {
+        let phase = signals::cancellable();
+        let mut thread = spawn_blocking(work);
+        let signal = tokio::select! {
+            result = &mut thread => {
+                return Ok(result.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?);
+            }
+            signal = phase.cancelled() => signal,
+        };
+        self.cancel_git();
+        // The thread removes its temporary files; otherwise the next process does.
+        let _ = timeout(CANCEL_TIMEOUT, thread).await;
+        Err(signals::interrupted(signal))
     }
 }
 
 /// Returns the version of the host's git.
 pub(crate) async fn git_version() -> Result<String, ApiError> {
-    let version = blocking(|| Git::find()?.version()).await?;
+    let version = spawn_blocking(|| Git::find()?.version()).await;
+    let version = version.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
     version.map_err(|error| error::to_api_error(error.into(), None))
 }
 
@@ -365,6 +470,18 @@ fn with_occupied_hint(failure: CommandError, vm: &Vm, guest: &str) -> CommandErr
     }
 }
 
+/// Adds a hint to the error for a workspace that is missing in the guest, because its transfer was interrupted.
+fn with_incomplete_hint(failure: CommandError, vm: &Vm, record: &Record) -> CommandError {
+    let is_missing = failure.error.as_ref().is_some_and(|error| error.kind == ErrorKind::NotFound);
+    failure.with_hint((is_missing && record.is_sending()).then(|| resend_hint(vm, record)))
+}
+
+/// Returns how to complete the interrupted transfer of the workspace of `record`.
+fn resend_hint(vm: &Vm, record: &Record) -> String {
+    let root = record.root().display();
+    format!("its transfer was interrupted; complete it with: banger vm workspace prepare {} {root}", vm.name)
+}
+
 /// Returns a path for display.
 pub(crate) fn display_path(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
@@ -378,6 +495,10 @@ pub(crate) fn read_time(mut input: FromGuest) -> Result<Time, ApiError> {
         .ok_or_else(|| ApiError::new(ErrorKind::Guest, "the guest has sent an invalid time"))
 }
 
+fn io_error(error: io::Error) -> ApiError {
+    ApiError::new(ErrorKind::Io, error.to_string())
+}
+
 fn transfer_error(error: io::Error) -> ApiError {
     ApiError::new(ErrorKind::Io, format!("the transfer failed: {error}"))
 }
@@ -386,8 +507,4 @@ fn transfer_error(error: io::Error) -> ApiError {
 fn api_error_for(vm: &Vm) -> impl FnOnce(WorkspaceError) -> ApiError + Send + use<> {
     let name = vm.name.to_string();
     move |error| error::to_api_error(error, Some(&name))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    spawn_blocking(work).await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
 }

@@ -4,11 +4,11 @@
 use banger_api::{ErrorKind, Vm};
 use banger_files::{FileRequest, Kind, ListedFile};
 use banger_workspace::{
-    Budget, Changes, Git, GitState, Guest, GuestRefs, LeftOut, Pulled, Record, Repository, Work,
+    Budget, Changes, GitState, Guest, GuestRefs, LeftOut, LockedRecords, Pulled, Record, Repository, Work,
     WorkspaceError, Worktree, Worktrees, fetch_refs, read_git_listing,
 };
 
-use super::{Exported, Workspaces, api_error_for, blocking, display_path};
+use super::{Exported, Workspaces, api_error_for, display_path, resend_hint, with_incomplete_hint};
 use crate::error::CommandError;
 
 /// Maximum number of refs and paths in a message.
@@ -41,7 +41,8 @@ impl Workspaces<'_> {
     /// Fetches all changes to files in the workspace of `record`.
     async fn changes(&self, vm: &Vm, record: Record) -> Result<(Repository, Changes), CommandError> {
         let guest_path = record.guest_path().to_vec();
-        let listed = self.list_files(vm, &guest_path).await?;
+        let listed = self.list_files(vm, &guest_path).await;
+        let listed = listed.map_err(|failure| with_incomplete_hint(failure, vm, &record))?;
         let Opened { repository, guest, request } = self.open(vm, record, listed).await?;
         Ok((repository, self.fetch_changes(vm, &guest_path, guest, request).await?))
     }
@@ -55,7 +56,7 @@ impl Workspaces<'_> {
         base: Option<String>,
     ) -> Result<Exported, CommandError> {
         let (repository, changes) = self.changes(vm, record).await?;
-        let exported = blocking(move || {
+        let exported = self.blocking(move || {
             let base = base.map(|base| repository.commit(&base)).transpose()?;
             let (patch, list) = (changes.patch(base.as_deref())?, changes.list(base.as_deref())?);
             Ok(Exported { patch, changes: list, left_out: changes.left_out })
@@ -65,15 +66,23 @@ impl Workspaces<'_> {
 
     /// Pulls the work in the workspace of `record` into the repository that it was sent from.
     pub(crate) async fn pull(&self, vm: &Vm, record: Record) -> Result<Pulled, CommandError> {
-        let listed = self.list_files(vm, record.guest_path()).await?;
+        let records = self.lock(vm).await?;
+        // Something may have been sent meanwhile.
+        let record = records.find(record.guest_path()).map_err(api_error_for(vm))?.unwrap_or(record);
+        let listed = self.list_files(vm, record.guest_path()).await;
+        let listed = listed.map_err(|failure| with_incomplete_hint(failure, vm, &record))?;
         let git_dir = self.git_dir(vm, &record, &listed).await?;
         let read = self.read_work(vm, record, listed, git_dir).await?;
         self.warn_left_out(read.left_out.iter(), "was not pulled");
-        Ok(self.store(vm, read, false).await?.unwrap_or_default())
+        Ok(self.store(vm, &records, read, false).await?.unwrap_or_default())
     }
 
-    /// Pulls all work that exists only in `vm`, before the VM is deleted.
-    pub(crate) async fn save_work(&self, vm: &Vm) -> Result<(), CommandError> {
+    /// Pulls all work that exists only in `vm`, before the VM is deleted. Returns the VM's records if it has any.
+    pub(crate) async fn save_work(&self, vm: &Vm) -> Result<Option<LockedRecords>, CommandError> {
+        if self.records_of(vm)?.is_empty() {
+            return Ok(None);
+        }
+        let records = self.lock(vm).await?;
         for record in self.records_of(vm)? {
             let listed = match self.list_files(vm, record.guest_path()).await {
                 // A deleted workspace has nothing to lose.
@@ -86,11 +95,13 @@ impl Workspaces<'_> {
             }
             let root = record.root().to_owned();
             let guest_path = display_path(record.guest_path());
-            let read = self.read_work(vm, record, listed, git_dir).await?;
+            let incomplete = record.is_sending().then(|| resend_hint(vm, &record));
+            let read = self.read_work(vm, record, listed, git_dir).await;
+            let read = read.map_err(|failure| failure.with_hint(incomplete))?;
             let (unreadable, others): (Vec<_>, Vec<_>) =
                 read.left_out.clone().into_iter().partition(|file| file.is_work);
             self.warn_left_out(others.iter(), &format!("in {guest_path} is not saved"));
-            if let Some(pulled) = self.store(vm, read, true).await? {
+            if let Some(pulled) = self.store(vm, &records, read, true).await? {
                 let refs = shown(pulled.refs.iter().map(|(name, _)| name.clone()).collect());
                 let root = root.display();
                 self.ui.warning(format_args!("saved {}'s work in {guest_path} to {refs} in {root}", vm.name));
@@ -100,7 +111,7 @@ impl Workspaces<'_> {
                 return Err(api_error_for(vm)(WorkspaceError::Unreadable(files)).into());
             }
         }
-        Ok(())
+        Ok(Some(records))
     }
 
     /// Lists the repository of the workspace of `record`, whose files are `listed`.
@@ -132,9 +143,9 @@ impl Workspaces<'_> {
     /// Opens the workspace of `record`, whose files are `listed`.
     async fn open(&self, vm: &Vm, record: Record, listed: Vec<ListedFile>) -> Result<Opened, CommandError> {
         let guest_path = record.guest_path().to_vec();
-        let scratch = self.scratch.clone();
-        let guest = blocking(move || {
-            let repository = Repository::find(&Git::find()?, record.root())?;
+        let (scratch, git) = (self.scratch.clone(), self.git());
+        let guest = self.blocking(move || {
+            let repository = Repository::find(&git()?, record.root())?;
             Ok((Guest::new(&repository, record, listed, &scratch, &Budget::default())?, repository))
         });
         let (guest, repository) = guest.await?.map_err(api_error_for(vm))?;
@@ -155,7 +166,7 @@ impl Workspaces<'_> {
             let request = guest.files_to_fetch(rules)?;
             Ok((guest, request))
         };
-        Ok(blocking(request).await?.map_err(api_error_for(vm))?)
+        Ok(self.blocking(request).await?.map_err(api_error_for(vm))?)
     }
 
     async fn fetch_changes(
@@ -188,7 +199,7 @@ impl Workspaces<'_> {
                 let refs = fetch_refs(&guest, &state, &git_dir, &guest_git)?;
                 Ok((guest, state, refs))
             };
-            let fetched = blocking(fetched).await?.map_err(api_error_for(vm))?;
+            let fetched = self.blocking(fetched).await?.map_err(api_error_for(vm))?;
             refs = Some(fetched.2);
             (guest, state) = (fetched.0, fetched.1);
         }
@@ -248,19 +259,21 @@ impl Workspaces<'_> {
     }
 
     /// Stores the work that was read in the user's repository. If `if_work` is set and there is none, returns `None`.
-    async fn store(&self, vm: &Vm, read: Read, if_work: bool) -> Result<Option<Pulled>, CommandError> {
+    async fn store(
+        &self,
+        vm: &Vm,
+        records: &LockedRecords,
+        read: Read,
+        if_work: bool,
+    ) -> Result<Option<Pulled>, CommandError> {
         let (name, guest) = (vm.name.to_string(), read.changes.guest_path().to_vec());
-        let pulled = blocking(move || {
+        let pulled = self.blocking(move || {
             let Read { repository, changes, refs, worktrees, .. } = read;
             let work = Work::collect(&repository, &name, &changes, refs.as_ref(), &worktrees)?;
             (!if_work || work.has_work()).then(|| work.store()).transpose()
         });
         let Some(pulled) = pulled.await?.map_err(api_error_for(vm))? else { return Ok(None) };
-        // Reads the record again: something may have been sent meanwhile.
-        if let Some(mut record) = self.records.find(vm.id.as_str(), &guest).map_err(api_error_for(vm))? {
-            record.set_pulled(&pulled);
-            self.save_record(vm, &record)?;
-        }
+        records.set_pulled(&guest, &pulled).map_err(api_error_for(vm))?;
         if !pulled.replaced.is_empty() {
             let names = shown(pulled.replaced.iter().cloned().collect());
             self.ui

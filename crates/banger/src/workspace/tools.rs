@@ -1,17 +1,18 @@
 //! Installs the tools that a repository declares in its VM, then runs its setup commands.
 
 use banger_api::{
-    ApiError, Forward, Vm,
+    Forward, Vm,
     config::{Located, PROJECT_FILE, Project},
 };
-use banger_client::{Client, Output};
-use banger_proto::{Exec, ExitStatus};
+use banger_client::Client;
+use banger_proto::ExitStatus;
 use banger_tools::{
     Command, Location, Plan, Port, ProjectSettings, Run, SCRIPT, SETUP, arguments, setup_arguments,
     setup_variables,
 };
 
 use crate::{
+    error::CommandError,
     session::{self, GuestCommand},
     ui::{Table, Ui},
 };
@@ -84,8 +85,9 @@ pub(crate) fn project_settings(project: Option<&Project>) -> ProjectSettings {
     ProjectSettings { env: env.collect(), ports, setup }
 }
 
-/// Runs `job` in `vm`: in the background, or in the foreground if it is waited for. Failures are only warnings.
-pub(crate) async fn run_job(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
+/// Runs `job` in `vm`: in the background, or in the foreground if it is waited for. Failures are only warnings. A signal
+/// ends the job, and is an error: the user does not want what follows either.
+pub(crate) async fn run_job(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) -> Result<(), CommandError> {
     let Job { plan, wait, .. } = job;
     let mut names: Vec<_> = plan.tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect();
     match plan.setup.len() {
@@ -94,23 +96,26 @@ pub(crate) async fn run_job(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
         count => names.push(format!("{count} setup commands")),
     }
     if names.is_empty() {
-        return;
+        return Ok(());
     }
     let names = names.join(", ");
     let (argv, env, cwd) = (job.argv(), job.env(), Some("/".to_owned()));
-    let command = GuestCommand { argv, env, cwd, no_stdin: true, ..GuestCommand::default() };
-    let result = if wait {
-        ui.note(format_args!("Installing {names} in {}", vm.name));
-        session::run(client, vm.id.as_str(), command).await.map(|end| end.status)
-    } else {
-        ui.note(format_args!("Installing {names} in {} (log: {LOG_PATH})", vm.name));
-        run_in_background(client, vm, command).await
-    };
-    let bits = match result {
+    let command = GuestCommand { argv, env, cwd, ..GuestCommand::default() };
+    let log = if wait { String::new() } else { format!(" (log: {LOG_PATH})") };
+    ui.note(format_args!("Installing {names} in {}{log}", vm.name));
+    let bits = match session::run_without_input(client, vm.id.as_str(), command).await {
         Ok(ExitStatus::Code(bits @ 0..=3)) => bits,
-        Ok(_) => return ui.warning("the installation of the repository's tools did not finish"),
-        Err(error) => {
-            return ui.warning(format_args!("cannot install the repository's tools: {error}"));
+        Ok(_) => {
+            ui.warning("the installation of the repository's tools did not finish");
+            return Ok(());
+        }
+        Err(CommandError { error: Some(error), .. }) => {
+            ui.warning(format_args!("cannot install the repository's tools: {error}"));
+            return Ok(());
+        }
+        Err(interrupted) => {
+            ui.note("The installation was interrupted");
+            return Err(interrupted);
         }
     };
     if bits & TOOLS_FAILED != 0 {
@@ -119,6 +124,7 @@ pub(crate) async fn run_job(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
     if bits & SETUP_FAILED != 0 {
         ui.warning("the repository's setup failed");
     }
+    Ok(())
 }
 
 impl Job<'_> {
@@ -144,17 +150,6 @@ impl Job<'_> {
 
     fn setup_env(&self) -> Vec<(String, String)> {
         setup_variables(self.plan, self.dir)
-    }
-}
-
-async fn run_in_background(client: &Client, vm: &Vm, command: GuestCommand) -> Result<ExitStatus, ApiError> {
-    let GuestCommand { argv, env, cwd, .. } = command;
-    let exec = Exec { argv, env: env.into_iter().collect(), cwd, ..Exec::default() };
-    let (_input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
-    loop {
-        if let Output::Exited(status) = output.next().await? {
-            return Ok(status);
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The streams of a workspace operation: one thread produces data for the guest, another consumes data from it.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, time::Duration};
 
 use banger_api::{ApiError, ErrorKind};
 use banger_proto::{Request, Workspace, WorkspaceAction};
+use bytes::Bytes;
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
@@ -11,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    CopyEvent, cancelled,
+    CopyEvent, STOP_TIMEOUT, cancelled,
     error::agent_error,
     lines::Lines,
     pipe::{FromGuest, MAX_WAITING_CHUNKS, ToGuest},
@@ -37,47 +38,84 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     on_event: &mut dyn FnMut(CopyEvent),
     stop: impl Future<Output = ()>,
 ) -> Result<(S, R), ApiError> {
-    let mut stop = pin!(stop);
-    let wants_input = request.action != WorkspaceAction::List;
-    // Local work before the first byte runs while the guest prepares.
     let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
-    let sending = spawn_blocking(move || send(ToGuest(sender)));
-    let (input, output) = tokio::select! {
-        streams = run(client, vm, Request::Workspace(request)) => streams?,
-        () = &mut stop => return Err(cancelled()),
-    };
     let (received, from_guest) = mpsc::channel(MAX_WAITING_CHUNKS);
-    let receiving = spawn_blocking(move || receive(FromGuest::new(from_guest)));
+    // Local work before the first byte runs while the guest prepares.
+    let mut sending = spawn_blocking(move || send(ToGuest(sender)));
+    let mut receiving = spawn_blocking(move || receive(FromGuest::new(from_guest)));
+    let transfer = async {
+        match transfer(client, vm, request, (chunks, received), on_event).await? {
+            Ended::Refused(failure) => Err(failure),
+            // The thread's own error explains why it accepts no more.
+            Ended::Surplus => result(&mut receiving).await.and(Err(surplus())),
+            Ended::Complete(failure) => {
+                // If sending failed here, the agent failed because of that, so the local error is returned.
+                let sent = result(&mut sending).await?;
+                match failure {
+                    Some(failure) => Err(failure),
+                    None => Ok((sent, result(&mut receiving).await?)),
+                }
+            }
+        }
+    };
+    let result = tokio::select! {
+        result = transfer => Some(result),
+        () = stop => None,
+    };
+    match result {
+        Some(result) => result,
+        None => {
+            // Both threads notice the end of their streams.
+            tokio::join!(end(sending), end(receiving));
+            Err(cancelled())
+        }
+    }
+}
+
+/// The end of the transfer.
+enum Ended {
+    /// All data was sent, and the agent has finished, perhaps with a failure.
+    Complete(Option<ApiError>),
+    /// The agent has failed before all data was sent.
+    Refused(ApiError),
+    /// The agent has sent more than the receiving thread accepts.
+    Surplus,
+}
+
+/// Transfers data between the agent and the threads, until the agent has finished.
+async fn transfer(
+    client: &Client,
+    vm: &str,
+    request: Workspace,
+    (chunks, received): (mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>),
+    on_event: &mut dyn FnMut(CopyEvent),
+) -> Result<Ended, ApiError> {
+    let wants_input = request.action != WorkspaceAction::List;
+    let (input, output) = run(client, vm, Request::Workspace(request)).await?;
     // This side skips no files.
     let (_, skipped) = mpsc::unbounded_channel();
     let mut lines = Lines::default();
     let streams =
         Streams { input, output, chunks: wants_input.then_some(chunks), skipped, received: Some(received) };
-    let outcome = tokio::select! {
-        outcome = streams.transfer(&mut lines, on_event) => outcome?,
-        () = &mut stop => return Err(cancelled()),
+    let Outcome::Exited { status, complete } = streams.transfer(&mut lines, on_event).await? else {
+        return Ok(Ended::Surplus);
     };
-    let Outcome::Exited { status, complete } = outcome else {
-        // The thread's own error explains why it accepts no more.
-        result(receiving).await?;
-        return Err(surplus());
-    };
-    let why = lines.end(status, on_event);
-    if complete {
-        // If sending failed here, the agent failed because of that, so the local error is returned.
-        let sent = result(sending).await?;
-        return match why {
-            Some(why) => Err(agent_error(vm, status, &why)),
-            None => Ok((sent, result(receiving).await?)),
-        };
-    }
-    match why {
-        Some(why) => Err(agent_error(vm, status, &why)),
+    match lines.end(status, on_event).map(|why| agent_error(vm, status, &why)) {
+        failure if complete => Ok(Ended::Complete(failure)),
+        Some(failure) => Ok(Ended::Refused(failure)),
         None => Err(protocol_error("it reported success but received only part of the data")),
     }
 }
 
-async fn result<T>(thread: JoinHandle<Result<T, ApiError>>) -> Result<T, ApiError> {
+/// Waits until a thread of a stopped transfer has ended: it removes its temporary files.
+async fn end<T>(thread: JoinHandle<T>) {
+    // The transfer may have received its result.
+    if !thread.is_finished() {
+        let _ = timeout(STOP_TIMEOUT, thread).await;
+    }
+}
+
+async fn result<T>(thread: &mut JoinHandle<Result<T, ApiError>>) -> Result<T, ApiError> {
     match timeout(FINISH_TIMEOUT, thread).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),

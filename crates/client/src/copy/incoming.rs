@@ -7,7 +7,6 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     pin::{Pin, pin},
-    time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind};
@@ -22,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    CopyEvent, Destination, GuestPath, IDLE_TIMEOUT, cancelled,
+    CopyEvent, Destination, GuestPath, IDLE_TIMEOUT, STOP_TIMEOUT, cancelled,
     error::{agent_error, unpack_error, with_progress},
     idle_error,
     lines::Lines,
@@ -33,9 +32,6 @@ use crate::{
     exec::{ExecOutput, Output, run},
     protocol::protocol_error,
 };
-
-/// Timeout for the removal of partial files.
-const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Copies `source` to `destination`, as `cp -a` would, until `stop`. With `follow`, a link at `source` is replaced by
 /// its target.
@@ -69,17 +65,18 @@ async fn receive(
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), ApiError> {
     let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
+    let has_partial_files = matches!(destination, Destination::Files(_));
     let mut unpacking = spawn_blocking(move || write(&request, destination, FromGuest::new(chunks)));
     let mut lines = Lines::default();
     let ended = tokio::select! {
         ended = drain(output, sender, &mut lines, on_event) => ended,
-        () = &mut stop => return Err(cancel(unpacking).await),
+        () = &mut stop => return Err(cancel(unpacking, has_partial_files).await),
     };
     let (unpacked, done) = tokio::select! {
         written = &mut unpacking => {
             written.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?
         }
-        () = &mut stop => return Err(cancel(unpacking).await),
+        () = &mut stop => return Err(cancel(unpacking, has_partial_files).await),
     };
     let failure = match (unpacked, ended) {
         (Err(error), _) if !matches!(error, UnpackError::Stream(_)) => unpack_error(error),
@@ -147,9 +144,16 @@ async fn drain(
     }
 }
 
-/// Waits until the thread, whose stream has ended, has removed partial files.
-async fn cancel(unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>) -> ApiError {
-    match timeout(CLEANUP_TIMEOUT, unpacking).await {
+/// Waits until the thread, whose stream has ended, has removed partial files. A thread that writes to a pipe may wait
+/// for its reader, and has nothing to remove.
+async fn cancel(
+    unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>,
+    has_partial_files: bool,
+) -> ApiError {
+    if !has_partial_files {
+        return cancelled();
+    }
+    match timeout(STOP_TIMEOUT, unpacking).await {
         Ok(Ok((_, done))) => with_progress(cancelled(), done),
         _ => cancelled(),
     }

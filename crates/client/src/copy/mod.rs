@@ -24,6 +24,9 @@ pub use pipe::{FromGuest, ToGuest};
 /// memory.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Timeout for the threads of a stopped transfer to remove partial files. A disk or a server of files may hang.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A path in a guest.
 #[derive(Debug, Clone)]
 pub struct GuestPath {

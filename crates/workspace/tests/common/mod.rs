@@ -16,8 +16,8 @@ use std::{
 
 use banger_files::{FileRequest, PathWriter, Time, Tree, Unpacked, change, list, place};
 use banger_workspace::{
-    Budget, Changes, Git, GitState, Guest, GuestGit, Mode, Options, Pulled, Record, Repository, Snapshot,
-    Upload, Work, WorkspaceError, Worktree, Worktrees, fetch_refs, read_files, read_git_listing,
+    Budget, Changes, Git, GitState, Guest, GuestGit, Mode, Options, Pulled, Record, Records, Repository,
+    Snapshot, Upload, Work, WorkspaceError, Worktree, Worktrees, fetch_refs, read_files, read_git_listing,
     read_listing,
 };
 
@@ -49,6 +49,10 @@ impl World {
 
     pub(crate) fn guest(&self) -> PathBuf {
         self.path("guest/repo")
+    }
+
+    pub(crate) fn records(&self) -> Records {
+        Records::new(self.path("state/workspaces"))
     }
 
     pub(crate) fn cache(&self) -> PathBuf {
@@ -93,11 +97,11 @@ impl World {
         options: &Options,
     ) -> Result<(Record, usize), WorkspaceError> {
         let listed = self.listing()?;
-        let index = Upload::has_own_index(&record, &listed)
-            .then(|| fs::read(self.guest().join(".git/index")).unwrap());
         let unchanged = record.clone();
-        let Some(upload) = Upload::changes(self.snapshot(options)?, record, &listed, index.as_deref())?
-        else {
+        let snapshot = self.snapshot(options)?;
+        let git_files = Upload::changed_git_files(&snapshot, &record, &listed);
+        let git_files = read_files(&*fetched(&self.guest(), &git_files), git_files)?;
+        let Some(upload) = Upload::changes(snapshot, record, &listed, &git_files)? else {
             return Ok((unchanged, 0));
         };
         let mut stream = Vec::new();
@@ -196,7 +200,10 @@ impl World {
         }
         let work = Work::collect(&repository, "box", &changes, refs.as_ref(), &worktrees)?;
         let pulled = work.store()?;
-        record.set_pulled(&pulled);
+        let records = self.records().try_lock("box")?.unwrap();
+        records.complete(record)?;
+        records.set_pulled(record.guest_path(), &pulled)?;
+        *record = records.find(record.guest_path())?.unwrap();
         Ok(pulled)
     }
 }

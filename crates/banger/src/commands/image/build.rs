@@ -9,17 +9,16 @@ use banger_api::{
     ApiError, CommitVm, CreateVm, Digest, ErrorKind, Image, ImageName, NameImage, PullImage, RefError, Size,
     StopVm, SubjectKind, Vm, resolve_image,
 };
-use banger_client::{Client, Events, Output};
+use banger_client::{Client, Output};
 use banger_proto::{Exec, ExitStatus};
-use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    commands::{reference::reference, variables::variable},
+    commands::{reference::reference, temporary_vm, variables::variable},
     config, credentials,
     error::{CommandError, unreadable},
     operation::watch,
-    session,
+    signals,
     ssh::personal,
     ui::{Console, Ui},
 };
@@ -181,13 +180,21 @@ impl Build {
             rm: !self.keep,
             ..CreateVm::default()
         };
-        let mut events = client.run_vm(&config::fill_defaults(&config::load_for(None)?, request)).await?;
+        let request = config::fill_defaults(&config::load_for(None)?, request);
+        let mut phase = signals::cancellable();
+        let mut events = phase.run(client.run_vm(&request)).await??;
         let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;
+        let remains = if self.keep {
+            format!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name)
+        } else {
+            format!("bangerd deletes VM {}", vm.name)
+        };
+        phase.set_last_words(&remains);
         let built = self.build_in_vm(client, ui, &vm, scripts, key).await;
         if self.keep {
-            ui.note(format_args!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name));
+            ui.note(remains);
         } else {
-            delete(client, &vm, events, ui).await;
+            temporary_vm::delete(client, &vm, events, ui).await?;
         }
         built
     }
@@ -200,13 +207,10 @@ impl Build {
         scripts: &[Vec<u8>],
         key: Digest,
     ) -> Result<Image, CommandError> {
-        let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+        let phase = signals::cancellable();
         for (path, script) in self.scripts.iter().zip(scripts) {
             ui.note(format_args!("Running {}", path.display()));
-            let status = tokio::select! {
-                status = self.run_script(client, vm, script) => status?,
-                Some(signal) = signals.recv() => return Err(CommandError::interrupted(signal)),
-            };
+            let status = phase.run(self.run_script(client, vm, script)).await??;
             if status != ExitStatus::Code(0) {
                 let how = match status {
                     ExitStatus::Code(code) => format!("exited with status {code}"),
@@ -216,11 +220,10 @@ impl Build {
                 return Err(error.hint("use --keep to keep the VM for inspection").into());
             }
         }
-        drop(signals);
-        let mut events = client.stop_vm(vm.id.as_str(), StopVm::default()).await?;
+        let mut events = phase.run(client.stop_vm(vm.id.as_str(), StopVm::default())).await??;
         watch::<Vm>(client, &mut events, ui).await?;
         let commit = CommitVm { name: self.name.clone(), with_home: self.with_home, build_key: Some(key) };
-        let mut events = client.commit_vm(vm.id.as_str(), &commit).await?;
+        let mut events = phase.run(client.commit_vm(vm.id.as_str(), &commit)).await??;
         Ok(watch::<Image>(client, &mut events, ui).await?.0)
     }
 
@@ -277,15 +280,4 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, ApiError> {
         return Err(ApiError::new(ErrorKind::Invalid, message));
     }
     Ok(script)
-}
-
-/// Deletes the build's VM. If this is interrupted too, the daemon deletes it once `session` is closed.
-async fn delete(client: &Client, vm: &Vm, session: Events, ui: &Ui) {
-    let deleted = async { client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await };
-    match deleted.await {
-        Ok(_) => {}
-        Err(error) if error.kind == ErrorKind::NotFound => {}
-        Err(error) => ui.warning(format_args!("VM {} could not be deleted: {error}", vm.name)),
-    }
-    drop(session);
 }

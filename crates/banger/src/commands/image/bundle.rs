@@ -15,6 +15,7 @@ use crate::{
     commands::reference::reference,
     error::CommandError,
     operation::watch,
+    signals,
     ui::{Format, Table, Ui},
 };
 
@@ -59,6 +60,8 @@ impl Bundle {
         if !self.force && fs::symlink_metadata(out).is_ok() {
             return Err(already_exists(out).into());
         }
+        // Removes the temporary file, whenever a signal comes.
+        let phase = signals::cancellable();
         let dir = out.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
         let mut temporary = tempfile::Builder::new()
             .prefix(".partial-")
@@ -68,7 +71,7 @@ impl Bundle {
             .map_err(cannot)?;
         let client = Client::new()?;
         let file = temporary.as_file().try_clone().map_err(cannot)?;
-        let mut events = client.bundle_image(&self.image, file).await?;
+        let mut events = phase.run(client.bundle_image(&self.image, file)).await??;
         let (bundle, _) = watch::<BundleInfo>(&client, &mut events, ui).await?;
         temporary.as_file_mut().sync_all().map_err(cannot)?;
         if self.force {

@@ -27,7 +27,7 @@ impl Create {
         let mut events = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(&client, &mut events, ui).await?;
         if !self.no_start {
-            file_sync::after_start(&client, ui, &vm).await;
+            file_sync::after_start(&client, ui, &vm).await?;
         }
         ui.line(&vm.name)?;
         Ok(ExitCode::SUCCESS)

@@ -45,14 +45,8 @@ impl ExecArgs {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
         let env = variables(&self.env_file, self.env).map_err(CommandError::in_session)?;
-        let command = GuestCommand {
-            argv: self.command,
-            env,
-            cwd: self.workdir,
-            user: self.user,
-            ..GuestCommand::default()
-        };
-        let end = session::run(&client, &self.vm, command).await.map_err(CommandError::in_session)?;
+        let command = GuestCommand { argv: self.command, env, cwd: self.workdir, user: self.user };
+        let end = session::run(&client, &self.vm, command).await?;
         Ok(end.status.shell_code().into())
     }
 }

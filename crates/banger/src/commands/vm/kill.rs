@@ -4,7 +4,7 @@ use banger_api::{KillSignal, KillVm};
 use banger_client::Client;
 
 use crate::{
-    commands::{reference::reference, several::follow_each},
+    commands::{reference::reference, several::watch_each},
     error::CommandError,
     ui::Ui,
 };
@@ -29,6 +29,6 @@ impl Kill {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let kill = KillVm { signal: self.signal };
-        follow_each(&client, ui, &self.vms, async |vm| client.kill_vm(vm.id.as_str(), kill).await).await
+        watch_each(&client, ui, &self.vms, async |vm| client.kill_vm(vm.id.as_str(), kill).await).await
     }
 }

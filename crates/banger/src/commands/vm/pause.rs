@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_client::Client;
 
 use crate::{
-    commands::{reference::reference, several::follow_each},
+    commands::{reference::reference, several::watch_each},
     error::CommandError,
     ui::Ui,
 };
@@ -19,6 +19,6 @@ pub(crate) struct Pause {
 impl Pause {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        follow_each(&client, ui, &self.vms, async |vm| client.pause_vm(vm.id.as_str()).await).await
+        watch_each(&client, ui, &self.vms, async |vm| client.pause_vm(vm.id.as_str()).await).await
     }
 }

@@ -4,7 +4,7 @@ use banger_api::{Period, RestartVm};
 use banger_client::Client;
 
 use crate::{
-    commands::{reference::reference, several::start_each},
+    commands::{reference::reference, several::restart_each},
     error::CommandError,
     ssh::personal,
     ui::Ui,
@@ -30,6 +30,7 @@ impl Restart {
             timeout_s: self.timeout.map(|timeout| timeout.as_secs()),
             personal: personal::collect(client.dirs(), ui),
         };
-        start_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), &options).await).await
+        restart_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), &options).await)
+            .await
     }
 }

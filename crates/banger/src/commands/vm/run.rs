@@ -1,11 +1,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use banger_api::{
-    ApiError, Config, CreateVm, ErrorKind, Forward, Vm,
+    ApiError, Config, CreateVm, Forward, Vm,
     config::{FileSync, PROJECT_FILE},
 };
 use banger_client::{Client, Events};
 use banger_tools::Plan;
+use banger_workspace::LockedRecords;
 
 use super::{
     entry,
@@ -13,13 +14,17 @@ use super::{
     workspace::selection::{PreparedContent, Selection},
 };
 use crate::{
-    commands::variables::{variable, variables},
+    commands::{
+        temporary_vm,
+        variables::{variable, variables},
+    },
     config, consent,
     error::CommandError,
     file_sync,
     forward::Forwards,
     operation::watch,
-    session::{self, GuestCommand},
+    session::{self, GuestCommand, SessionEnd},
+    signals::{self, Cancellable},
     ui::{Output, Timing, Ui, now_ns},
     workspace::{
         Workspaces,
@@ -103,16 +108,12 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let in_session = |failure: CommandError| match failure.error {
-            Some(error) => CommandError::in_session(error),
-            None => failure,
-        };
-        self.create_and_run(ui).await.map_err(in_session)
+        self.create_and_run(ui).await.map_err(CommandError::into_session)
     }
 
     async fn create_and_run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let workspaces = Workspaces::new(&client, ui);
+        let workspaces = Workspaces::new(&client, ui)?;
         let mut timing = Timing::new(ui);
         timing.record("start banger", ui.start_ns);
         let variables = variables(&self.env_file, self.env.clone())?;
@@ -144,52 +145,111 @@ impl Run {
         let request_start = now_ns();
         let hardware = self.hardware.request(&config, &client, ui).await;
         let request = CreateVm { rm, detach: self.detach, ..hardware };
-        let mut events = client.run_vm(&request).await?;
+        let mut phase = signals::cancellable();
+        let mut events = phase.run(client.run_vm(&request)).await??;
         timing.record("connect to bangerd", request_start);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
-        let setup = GuestSetup { files, prepared, plan: &plan, variables: &variables };
-        if let Err(error) = self.set_up_guest(&workspaces, ui, &vm, setup, &mut timing).await {
-            delete(&client, &vm, events, ui).await;
-            return Err(error);
+        let remains = self.remains(&vm, rm);
+        phase.set_last_words(&remains);
+        let running = RunningVm { client: &client, workspaces: &workspaces, ui, vm: &vm, phase: &phase };
+        if let Err(failure) = self.send_content(running, files, prepared, &mut timing).await {
+            // Without its content, the VM is of no use, and nothing was done in it.
+            let _phase = signals::cleanup();
+            running.delete(None, events).await?;
+            return Err(failure);
+        }
+        let ended = self.use_vm(running, plan, variables, &mut timing).await;
+        if ended.is_err() || !self.detach {
+            let start = now_ns();
+            let deleted = self.delete_unless_kept(running, events, &remains).await;
+            timing.record("delete", start);
+            match (&ended, deleted) {
+                (Ok(_), deleted) => deleted?,
+                (Err(_), Err(CommandError { error: Some(error), .. })) => ui.error(&error),
+                (Err(_), _) => {}
+            }
+        }
+        let end = ended?;
+        if self.timing {
+            timing.print(ui, end.as_ref().map_or_else(now_ns, |end| end.first_byte_ns));
+        }
+        Ok(end.map_or(0, |end| end.status.shell_code()).into())
+    }
+
+    /// Sets up the tools in a new VM, and runs the command in it. Returns the session's end, unless the VM is left in
+    /// the background.
+    async fn use_vm(
+        &self,
+        running: RunningVm<'_>,
+        plan: Plan,
+        variables: Vec<(String, String)>,
+        timing: &mut Timing,
+    ) -> Result<Option<SessionEnd>, CommandError> {
+        let RunningVm { client, ui, vm, phase, .. } = running;
+        if self.path.is_some() && !self.no_tools {
+            let dir = &self.selection.guest_path;
+            let job = Job { plan: &plan, dir, env: &variables, wait: self.wait_tools };
+            tools::run_job(client, ui, vm, job).await?;
         }
         let ports = self.ports(&plan);
         if self.detach {
-            print_port_hints(ui, &vm, &ports);
+            print_port_hints(ui, vm, &ports);
             ui.line(&vm.name)?;
-            if self.timing {
-                timing.print(ui, now_ns());
-            }
-            return Ok(ExitCode::SUCCESS);
+            return Ok(None);
         }
-        let forwards = Forwards::listen(&client, ui, &vm, &ports).await;
+        let forwards = Forwards::listen(client, ui, vm, &ports).await;
         let project_env = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
         let env = project_env.chain(variables).collect();
         let start = now_ns();
-        let session = async {
-            let guest_command = GuestCommand { env, ..self.guest_command(&client, &vm).await? };
-            session::run(&client, vm.id.as_str(), guest_command).await
-        };
-        let session = forwards.serve_during(session).await;
-        drop(forwards);
-        if session.is_ok() {
-            timing.record("session", start);
+        let guest_command = phase.run(self.guest_command(client, vm)).await??;
+        let session = session::run(client, vm.id.as_str(), GuestCommand { env, ..guest_command });
+        let end = forwards.serve_during(session).await?;
+        timing.record("session", start);
+        Ok(Some(end))
+    }
+
+    /// With --rm, saves the work in the VM and deletes the VM. A signal while work is saved keeps the VM; `remains` then
+    /// says so.
+    async fn delete_unless_kept(
+        &self,
+        running: RunningVm<'_>,
+        session: Events,
+        remains: &str,
+    ) -> Result<(), CommandError> {
+        let RunningVm { workspaces, ui, vm, .. } = running;
+        if !self.rm {
+            ui.note(remains);
+            return Ok(());
         }
-        let start = now_ns();
-        let keep_vm = !self.rm || !self.discard && !save_work(&workspaces, &vm, ui).await;
-        if !keep_vm {
-            delete(&client, &vm, events, ui).await;
-            workspaces.delete_records(&vm);
-            timing.record("delete", start);
+        let _phase = signals::cleanup();
+        let saved = if self.discard { Ok(None) } else { workspaces.save_work(vm).await };
+        match saved {
+            Ok(records) => running.delete(records, session).await,
+            Err(failure) => {
+                if let Some(error) = &failure.error {
+                    ui.error(error);
+                }
+                ui.warning(format_args!("the work in VM {} could not be saved", vm.name));
+                ui.note(remains);
+                // The exit status of the command says more than that of a failure which is already reported.
+                if failure.error.is_some() { Ok(()) } else { Err(failure) }
+            }
         }
-        let end = session?;
-        if self.timing {
-            timing.print(ui, end.first_byte_ns);
+    }
+
+    /// Returns what remains of the VM after this command, and how to continue.
+    fn remains(&self, vm: &Vm, deleted_by_daemon: bool) -> String {
+        let name = &vm.name;
+        if deleted_by_daemon {
+            format!("bangerd deletes VM {name}")
+        } else if self.rm {
+            format!(
+                "VM {name} is kept with its work; save the work and delete the VM with: banger vm delete --force {name}"
+            )
+        } else {
+            format!("VM {name} is kept; delete it with: banger vm delete {name}")
         }
-        if keep_vm {
-            ui.note(format_args!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name));
-        }
-        Ok(end.status.shell_code().into())
     }
 
     /// Returns the command to run in `vm`, without environment variables.
@@ -216,26 +276,20 @@ impl Run {
         Ok(Some(prepared))
     }
 
-    /// Copies files and the repository into `vm`, and starts the repository's tools and setup commands.
-    async fn set_up_guest(
+    /// Copies files and the repository into `vm`.
+    async fn send_content(
         &self,
-        workspaces: &Workspaces<'_>,
-        ui: &Ui,
-        vm: &Vm,
-        setup: GuestSetup<'_>,
+        running: RunningVm<'_>,
+        files: Vec<FileSync>,
+        prepared: Option<PreparedContent>,
         timing: &mut Timing,
     ) -> Result<(), CommandError> {
-        let GuestSetup { files, prepared, plan, variables } = setup;
-        file_sync::copy_files(workspaces.client(), ui, vm, files).await;
+        let RunningVm { client, workspaces, ui, vm, .. } = running;
+        file_sync::copy_files(client, ui, vm, files).await?;
         let Some(prepared) = prepared else { return Ok(()) };
         let start = now_ns();
         self.selection.send(workspaces, ui, vm, prepared).await?;
         timing.record("send the repository", start);
-        if !self.no_tools {
-            let dir = &self.selection.guest_path;
-            let job = Job { plan, dir, env: variables, wait: self.wait_tools };
-            tools::run_job(workspaces.client(), ui, vm, job).await;
-        }
         Ok(())
     }
 
@@ -252,13 +306,26 @@ impl Run {
     }
 }
 
-/// Content of a new VM that is set up before its command runs.
-struct GuestSetup<'a> {
-    files: Vec<FileSync>,
-    prepared: Option<PreparedContent>,
-    plan: &'a Plan,
-    /// The user's own variables, for setup commands.
-    variables: &'a [(String, String)],
+/// A VM in which a command runs.
+#[derive(Debug, Clone, Copy)]
+struct RunningVm<'a> {
+    client: &'a Client,
+    workspaces: &'a Workspaces<'a>,
+    ui: &'a Ui,
+    vm: &'a Vm,
+    /// The phase from the VM's creation to its end.
+    phase: &'a Cancellable,
+}
+
+impl RunningVm<'_> {
+    /// Deletes the VM and the records of its workspaces, of which the caller has locked `records`.
+    async fn delete(self, records: Option<LockedRecords>, session: Events) -> Result<(), CommandError> {
+        let Self { client, workspaces, ui, vm, .. } = self;
+        let records = workspaces.mark_deleted(vm, records).await?;
+        temporary_vm::delete(client, vm, session, ui).await?;
+        workspaces.delete_records(vm, records);
+        Ok(())
+    }
 }
 
 /// Prints how to forward `ports` of a VM that runs without a session.
@@ -269,25 +336,4 @@ fn print_port_hints(ui: &Ui, vm: &Vm, ports: &[Forward]) {
     let options: String =
         ports.iter().map(|port| format!(" -L {}:localhost:{}", port.host, port.guest)).collect();
     ui.note(format_args!("forward its ports to this host with `banger vm ssh {} -N{options}`", vm.name));
-}
-
-/// Pulls the work that exists only in `vm`. Returns false if that fails and the VM must be kept.
-async fn save_work(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
-    let Err(failure) = workspaces.save_work(vm).await else { return true };
-    if let Some(error) = failure.error {
-        ui.error(&error);
-    }
-    ui.warning(format_args!("the work in VM {} could not be saved", vm.name));
-    false
-}
-
-/// Deletes a VM after its session. If this is interrupted too, the daemon deletes it once `session` is closed.
-async fn delete(client: &Client, vm: &Vm, session: Events, ui: &Ui) {
-    let deleted = async { client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await };
-    match deleted.await {
-        Ok(_) => {}
-        Err(error) if error.kind == ErrorKind::NotFound => {}
-        Err(error) => ui.warning(format_args!("VM {} could not be deleted: {error}", vm.name)),
-    }
-    drop(session);
 }

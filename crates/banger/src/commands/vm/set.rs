@@ -5,7 +5,7 @@ use banger_client::Client;
 
 use super::hardware::switch;
 use crate::{
-    commands::{reference::reference, several::follow_each},
+    commands::{reference::reference, several::watch_each},
     error::CommandError,
     ui::Ui,
 };
@@ -62,6 +62,6 @@ impl Set {
                 "specify what to change: --vcpu, --memory, --disk-size, --vmm, --nat or --no-nat",
             ));
         }
-        follow_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), changes).await).await
+        watch_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), changes).await).await
     }
 }

@@ -27,7 +27,7 @@ impl Shell {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
         let command = GuestCommand { env: self.env, user: self.user, ..GuestCommand::default() };
-        let end = session::run(&client, &self.vm, command).await.map_err(CommandError::in_session)?;
+        let end = session::run(&client, &self.vm, command).await?;
         Ok(end.status.shell_code().into())
     }
 }

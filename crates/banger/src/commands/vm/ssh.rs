@@ -18,14 +18,13 @@ use rustix::{
 };
 use tokio::{
     process::{Child, Command},
-    sync::mpsc::UnboundedReceiver,
     time::sleep,
 };
 
 use crate::{
     commands::reference::reference,
     error::CommandError,
-    session::signals,
+    signals::{self, Forwarded},
     ssh::{self, SUFFIX, SshFiles},
     ui::Ui,
 };
@@ -67,10 +66,10 @@ pub(crate) struct Ssh {
 
 impl Ssh {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        self.connect(ui).await.map_err(CommandError::in_session)
+        self.connect(ui).await.map_err(CommandError::into_session)
     }
 
-    async fn connect(self, ui: &Ui) -> Result<ExitCode, ApiError> {
+    async fn connect(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let program = program()?;
         let banger = SshFiles::program()?;
@@ -92,8 +91,8 @@ impl Ssh {
             ssh.args(["-l", user]);
         }
         ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(command_line(&command));
-        let signals = signals(&[Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP])?;
-        let status = wait(ssh.spawn().map_err(failed("run ssh"))?, signals).await?;
+        let mut signals = signals::forward();
+        let status = wait(ssh.spawn().map_err(failed("run ssh"))?, &mut signals).await?;
         Ok(exit_code(status, &exit_reader).into())
     }
 }
@@ -146,14 +145,14 @@ fn fd_path(pipe: &PipeWriter) -> PathBuf {
 }
 
 /// Waits until ssh exits; forwards signals to it.
-async fn wait(mut ssh: Child, mut signals: UnboundedReceiver<Signal>) -> Result<ExitStatus, ApiError> {
+async fn wait(mut ssh: Child, signals: &mut Forwarded) -> Result<ExitStatus, ApiError> {
     let mut ending = None;
     let pid = ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let by_terminal = io::stdin().is_terminal();
     loop {
         let signal = tokio::select! {
             status = ssh.wait() => return status.map_err(failed("wait for ssh")),
-            Some(signal) = signals.recv() => signal,
+            signal = signals.next() => signal,
             Some(signal) = async { sleep(RESEND_DELAY).await; ending }, if ending.is_some() => signal,
         };
         if matches!(signal, Signal::TERM | Signal::HUP) {
@@ -205,14 +204,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_is_sent_again_if_ssh_misses_it() {
-        let (sender, signals) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut signals) = Forwarded::for_test();
         let mut ssh = Command::new("sh");
         ssh.args(["-c", "trap 'trap \"exit 3\" TERM' TERM; echo; while :; do sleep 0.01; done"]);
         let mut ssh = ssh.stdout(std::process::Stdio::piped()).spawn().unwrap();
         // The shell has set its trap.
         tokio::io::AsyncReadExt::read_u8(&mut ssh.stdout.take().unwrap()).await.unwrap();
         sender.send(Signal::TERM).unwrap();
-        assert_eq!(wait(ssh, signals).await.unwrap().code(), Some(3));
+        assert_eq!(wait(ssh, &mut signals).await.unwrap().code(), Some(3));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use banger_api::{Period, StopVm};
 use banger_client::Client;
 
 use crate::{
-    commands::{reference::reference, several::follow_each},
+    commands::{reference::reference, several::stop_each},
     error::CommandError,
     ui::Ui,
 };
@@ -29,6 +29,6 @@ impl Stop {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let options = StopVm { timeout_s: self.timeout.map(|timeout| timeout.as_secs()) };
-        follow_each(&client, ui, &self.vms, async |vm| client.stop_vm(vm.id.as_str(), options).await).await
+        stop_each(&client, ui, &self.vms, async |vm| client.stop_vm(vm.id.as_str(), options).await).await
     }
 }

@@ -1,4 +1,10 @@
-use std::{fs, io, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use banger_api::{ApiError, ErrorKind};
 use banger_client::Client;
@@ -7,6 +13,7 @@ use banger_workspace::{Change, ChangeKind};
 use crate::{
     commands::reference::reference,
     error::CommandError,
+    signals,
     ui::{Output, Ui},
     workspace::{Workspaces, display_path},
 };
@@ -45,7 +52,7 @@ pub(crate) struct Export {
 impl Export {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let workspaces = Workspaces::new(&client, ui);
+        let workspaces = Workspaces::new(&client, ui)?;
         let vm = client.vm(&self.vm).await?;
         let record = workspaces.find(&vm, self.guest_path.as_deref())?;
         let exported = workspaces.export(&vm, record, self.base_commit.clone()).await?;
@@ -64,10 +71,35 @@ impl Export {
 
     fn write(&self, ui: &Ui, patch: &[u8]) -> Result<(), CommandError> {
         let Some(path) = &self.output else { return Ok(ui.bytes(patch)?) };
-        fs::write(path, patch).map_err(|error| {
+        // Removes the temporary file, whenever a signal comes.
+        let _phase = signals::cancellable();
+        replace(path, patch).map_err(|error| {
             ApiError::new(ErrorKind::Io, format!("cannot write {}: {error}", path.display())).into()
         })
     }
+}
+
+/// Replaces the file at `path`, which is unchanged after a failure. Writes into it if it is not a regular file.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let permissions = match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => return fs::write(path, content),
+        Ok(meta) => Some(meta.permissions()),
+        Err(_) => None,
+    };
+    // The target of a link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    // As far as the user's umask allows.
+    builder.prefix(".partial-").permissions(fs::Permissions::from_mode(0o666));
+    let mut file = builder.tempfile_in(dir)?;
+    file.write_all(content)?;
+    if let Some(permissions) = permissions {
+        file.as_file().set_permissions(permissions)?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn list(ui: &Ui, changes: &[Change], format: Output) -> io::Result<()> {
@@ -105,6 +137,8 @@ fn line(change: &Change) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -121,5 +155,20 @@ mod tests {
         assert!(json.contains(r"a\u001b[2J\u009b1m\u202e\nhint: run this"), "{json}");
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(parsed[0]["path"], path);
+    }
+
+    #[test]
+    fn the_output_replaces_a_file_or_the_target_of_a_link_and_keeps_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        replace(&file, b"one").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("file", &link).unwrap();
+        replace(&link, b"two").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        replace(Path::new("/dev/null"), b"three").unwrap();
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Prepare {
 impl Prepare {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let workspaces = Workspaces::new(&client, ui);
+        let workspaces = Workspaces::new(&client, ui)?;
         if self.dry_run {
             let config = config::load_for(Some(&self.path))?;
             let prepared = self.selection.prepare(&workspaces, &self.path, config.project()).await?;

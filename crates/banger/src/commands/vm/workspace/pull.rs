@@ -45,7 +45,7 @@ pub(crate) struct Ref {
 impl Pull {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let workspaces = Workspaces::new(&client, ui);
+        let workspaces = Workspaces::new(&client, ui)?;
         let vm = client.vm(&self.vm).await?;
         let record = workspaces.find(&vm, self.guest_path.as_deref())?;
         let root = record.root().to_owned();
