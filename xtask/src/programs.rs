@@ -15,7 +15,7 @@ pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Features that only tests use. Cargo reuses a compiled library only if its features are the same, so all builds
 /// select the whole workspace, and test builds have these features.
-pub(crate) const TEST_FEATURES: &str = "bangerd/fail-points,banger-fuzz/libfuzzer";
+pub(crate) const TEST_FEATURES: &str = "banger/fail-points,bangerd/fail-points,banger-fuzz/libfuzzer";
 
 /// Maximum size of the agent in bytes, because every boot initrd contains it.
 const AGENT_LIMIT: usize = 3 << 20;
@@ -59,16 +59,21 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
     install(&agent, &out)
 }
 
-/// Builds bangerd with fail points and copies it to `target/banger-fail`, together with the other programs, which
-/// must already be built.
+/// Builds banger and bangerd with fail points and copies them to `target/banger-fail`, together with the other
+/// programs, which must already be built.
 pub(crate) fn build_with_fail_points(project: &Project) -> Result<()> {
-    say("building bangerd with fail points");
+    say("building banger and bangerd with fail points");
+    let programs = ["banger", "bangerd"];
     // With the test profile, whose libraries are already compiled.
-    check(&mut cargo(project, &["build", "--workspace", "--features", TEST_FEATURES, "--bin", "bangerd"]))?;
+    let build =
+        ["build", "--workspace", "--features", TEST_FEATURES, "--bin", programs[0], "--bin", programs[1]];
+    check(&mut cargo(project, &build))?;
     let out = project.programs_with_fail_points();
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
-    install(&project.cargo_target().join("debug/bangerd"), &out)?;
-    for program in ["banger", "banger-agent", "banger-vsock-device"] {
+    for program in programs {
+        install(&project.cargo_target().join("debug").join(program), &out)?;
+    }
+    for program in ["banger-agent", "banger-vsock-device"] {
         install(&project.programs().join(program), &out)?;
     }
     Ok(())

@@ -38,7 +38,7 @@ impl Project {
         self.target().join("banger")
     }
 
-    /// Returns the directory of the programs whose bangerd has fail points.
+    /// Returns the directory of the programs of which banger and bangerd have fail points.
     pub(crate) fn programs_with_fail_points(&self) -> PathBuf {
         self.target().join("banger-fail")
     }

@@ -79,10 +79,10 @@ impl Host {
         Ok(host)
     }
 
-    /// Returns this host with a daemon that has fail points.
+    /// Returns this host with a `banger` and a daemon that have fail points.
     ///
     /// # Errors
-    /// Returns an error if that daemon is not built.
+    /// Returns an error if those are not built.
     pub fn with_fail_points(mut self) -> Result<Self> {
         self.programs = prepared("BANGER_FAIL_PROGRAMS", "banger-fail")?;
         Ok(self)

@@ -23,7 +23,7 @@ const WORK_DISK: &str = "16G";
 pub(super) struct Input<'a> {
     /// Directory of the built programs; it may not exist yet.
     pub(super) programs: &'a Path,
-    /// Directory of the programs whose bangerd has fail points; it may not exist yet.
+    /// Directory of the programs of which banger and bangerd have fail points; it may not exist yet.
     pub(super) programs_with_fail_points: &'a Path,
     pub(super) tools: &'a Path,
     /// The test program with the scenarios, /in/smoke/scenarios in the lab.

@@ -1,4 +1,4 @@
-//! Kills the daemon in the middle of commands, and each process of a VM, with real VMs.
+//! Kills the daemon or `banger` in the middle of commands, and each process of a VM, with real VMs.
 //!
 //! A command that has reported success is done completely, and nothing else is left. Tests of `banger-engine` kill at
 //! every point, without VMs.
@@ -523,13 +523,79 @@ fn a_killed_agent_beside_an_init_starts_again() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn the_release_daemon_has_no_fail_points() -> Result<()> {
-    let has = |host: &Host| {
-        let bytes = fs::read(host.program("bangerd"))?;
+fn released_programs_have_no_fail_points() -> Result<()> {
+    let has = |host: &Host, program: &str| {
+        let bytes = fs::read(host.program(program))?;
         anyhow::Ok(bytes.windows(17).any(|window| window == b"BANGER_FAIL_POINT"))
     };
-    let host = Host::bare()?;
-    assert!(!has(&host)?);
-    assert!(has(&host.with_fail_points()?)?);
+    let (released, tested) = (Host::bare()?, Host::bare()?.with_fail_points()?);
+    for program in ["banger", "bangerd"] {
+        assert!(!has(&released, program)?, "{program}");
+        assert!(has(&tested, program)?, "{program}");
+    }
     Ok(())
+}
+
+/// Runs each command once to record the fail points of `banger`, and again for each of them, where it is killed. The
+/// tests of `banger` do the same with more commands, without VMs.
+#[scenario(Here, LabMore, Slow)]
+fn a_command_killed_at_any_point_of_a_workspaces_life_loses_no_work() -> Result<()> {
+    let host = create_host()?;
+    let commands: [(InitialState, &[&str]); 3] = [
+        (InitialState::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"]),
+        (InitialState::Workspace, &["vm", "workspace", "pull", "box"]),
+        (InitialState::Workspace, &["vm", "delete", "--force", "box"]),
+    ];
+    for (initial_state, args) in commands {
+        let command = args.join(" ");
+        initial_state.set_up(&host)?;
+        let points = record_points_of_banger(&host, args)?;
+        eprintln!("banger {command} has {} points", points.len());
+        for point in points {
+            initial_state.set_up(&host)?;
+            remove_saved_work(&host)?;
+            let mut killed = host.command(args);
+            killed.current_dir(host.path("")).env("BANGER_FAIL_POINT", &point);
+            let killed = Running::start(killed, format!("banger {command}, killed"))?.finish(b"")?;
+            ensure!(killed.status.code().is_none(), "{command} was not killed at {point}: {killed:?}");
+            if args[2] == "prepare" {
+                // Completes what was begun; without git in the guest, nothing else can compare the two sides.
+                run_in_dir(&host, args)?;
+            }
+            let deleted = delete_with_work(&host);
+            deleted.with_context(|| format!("banger {command}, killed at {point}"))?;
+        }
+    }
+    host.nothing_left()
+}
+
+fn record_points_of_banger(host: &Host, args: &[&str]) -> Result<Vec<String>> {
+    let record = host.path("record");
+    fs::write(&record, "")?;
+    let mut command = host.command(args);
+    command.current_dir(host.path("")).env("BANGER_FAIL_POINT_RECORD", &record);
+    Running::start(command, format!("banger {}, recorded", args.join(" ")))?.finish(b"")?.success()?;
+    Ok(fs::read_to_string(record)?.lines().map(str::to_owned).collect())
+}
+
+/// Deletes the VM `box`, and checks that work in it is saved before.
+fn delete_with_work(host: &Host) -> Result<()> {
+    let mut has_work = true;
+    if vm(host)?.is_some() {
+        let script = "if test -e /root/repo; then echo done there >> /root/repo/file; echo sent; fi";
+        has_work = host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script])?.contains("sent");
+        host.ok(&["vm", "delete", "--force", "box"])?;
+    }
+    let saved = ["-C", "repo", "show", "refs/banger/box/uncommitted:file"];
+    ensure!(!has_work || git(host, &saved).is_ok(), "the work is lost");
+    ensure!(vm(host)?.is_none(), "the VM exists");
+    Ok(())
+}
+
+/// Removes the refs with work of an earlier VM.
+fn remove_saved_work(host: &Host) -> Result<()> {
+    match fs::remove_dir_all(host.path("repo/.git/refs/banger")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
