@@ -15,7 +15,8 @@ pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Features that only tests use. Cargo reuses a compiled library only if its features are the same, so all builds
 /// select the whole workspace, and test builds have these features.
-pub(crate) const TEST_FEATURES: &str = "banger/fail-points,bangerd/fail-points,banger-fuzz/libfuzzer";
+pub(crate) const TEST_FEATURES: &str =
+    "banger/fail-points,bangerd/fail-points,banger-fuzz/libfuzzer,banger-hostile/clock";
 
 /// Maximum size of the agent in bytes, because every boot initrd contains it.
 const AGENT_LIMIT: usize = 3 << 20;

@@ -23,7 +23,12 @@ mod transfer;
 mod ui;
 mod workspace;
 
-use std::{env, ffi::OsString, io::Write, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::FromArgMatches;
 
@@ -32,10 +37,10 @@ use crate::{commands::Cli, ui::Ui};
 /// Runs this process's command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let owner = signals::install();
+    let owner = handle_signals();
     if banger_durable::HAS_FAIL_POINTS && env::args_os().nth(1).is_some_and(|word| word == "fail-points") {
         // For tests, which have no use for an error.
-        let _ = writeln!(std::io::stdout(), "{}", steps::fail_points().join("\n"));
+        let _ = writeln!(io::stdout(), "{}", steps::fail_points().join("\n"));
         return ExitCode::SUCCESS;
     }
     clap_complete::CompleteEnv::with_factory(Cli::with_effective_defaults).complete();
@@ -48,6 +53,14 @@ pub fn main() -> ExitCode {
     // A thread may be blocked reading standard input, possibly forever.
     runtime.shutdown_background();
     code
+}
+
+/// Handles this process's signals from now on, as [`main`] does: the phases of commands say what they do.
+///
+/// # Errors
+/// Returns an error if no thread can be started for them.
+pub fn handle_signals() -> io::Result<()> {
+    signals::install()
 }
 
 /// Runs the command line `arguments`, the first of which is the program's name. Reports its errors, and returns its

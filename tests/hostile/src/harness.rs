@@ -1,0 +1,158 @@
+//! Runs cases, and checks every promise after each command.
+
+use std::time::Duration;
+
+use banger_proto::{ExitStatus, Frame, Reply, Stream};
+
+use crate::{
+    Action, Case, Client, Command, Conversation, Sandbox, Step, Violation, Workspace,
+    check::{MAX_MEMORY, violations},
+    client::{Process, Run, run_in_process},
+    daemon::Daemon,
+    encode::{frame, greeting, reply},
+    limits::PATIENCE,
+    workspace::placed_at,
+};
+
+/// The same as [`PATIENCE`] for a client that starts no programs, where a fuzzer wants many cases.
+const IN_PROCESS_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Runs cases, one after another, in one sandbox.
+#[derive(Debug)]
+pub struct Harness {
+    client: Client,
+    sandbox: Sandbox,
+    daemon: Daemon,
+    /// A worker, or the program that runs.
+    process: Option<Process>,
+    workspace: Workspace,
+    max_memory: usize,
+}
+
+impl Harness {
+    /// Creates a sandbox for `client`, in which the user has sent a repository to the VM.
+    ///
+    /// # Panics
+    /// Panics if that is not possible.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        let (sandbox, patience) = match &client {
+            Client::InProcess(_) => (Sandbox::of_this_process(), IN_PROCESS_PATIENCE),
+            _ => (Sandbox::create(), PATIENCE),
+        };
+        let daemon = Daemon::start(&sandbox.dirs().socket(), patience);
+        let (process, workspace) = (None, Workspace::default());
+        let mut harness = Self { client, sandbox, daemon, process, workspace, max_memory: MAX_MEMORY };
+        let run = harness.run(&Step::new(Command::Prepare, vec![place()]));
+        let errors = String::from_utf8_lossy(&run.stderr);
+        let scratch = tempfile::tempdir().unwrap();
+        assert!(!harness.daemon.input().is_empty(), "the repository was not sent: {errors}");
+        harness.workspace = Workspace::read(&harness.daemon.input(), scratch.path());
+        // In a process with a sandbox's environment, it is in the sandbox.
+        drop(scratch);
+        harness.sandbox.keep();
+        harness
+    }
+
+    /// Sets the memory that commands may allocate from now on, in bytes; without a limit, the usual one.
+    pub fn set_max_memory(&mut self, limit: Option<usize>) {
+        self.max_memory = limit.unwrap_or(MAX_MEMORY);
+    }
+
+    /// Returns the workspace as the guest knows it.
+    #[must_use]
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    /// Returns the sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Runs `case` to its end or to the first violation, then restores the sandbox.
+    pub fn run_case(&mut self, case: &Case) -> Vec<Violation> {
+        let mut before = self.sandbox.pristine().clone();
+        let mut found = Vec::new();
+        for step in &case.steps {
+            let run = self.run(step);
+            let after = self.sandbox.snapshot(&before);
+            found = violations(step, &run, self.max_memory, (&before, &after));
+            before = after;
+            if !found.is_empty() {
+                break;
+            }
+        }
+        self.sandbox.restore(&before);
+        found
+    }
+
+    /// Returns the number of bytes that have reached a program on the host through the last step's forwarded port.
+    #[must_use]
+    pub fn bytes_forwarded(&self) -> u64 {
+        self.daemon.bytes_forwarded()
+    }
+
+    /// Runs one step, without any check.
+    fn run(&mut self, step: &Step) -> Run {
+        let step = self.without_impossible_actions(step);
+        self.daemon.prepare(&step);
+        let mut run = match &self.client {
+            Client::InProcess(entry) => run_in_process(*entry, &step),
+            Client::Program(program) => {
+                self.process = Some(Process::program(program, &step.command.arguments(), &self.sandbox));
+                self.run_process(&step)
+            }
+            Client::Worker => {
+                // A signal must find a process that has never handled one.
+                if self.process.is_none() || step.is_interrupted() {
+                    self.process = None;
+                    self.process = Some(Process::worker(&self.sandbox));
+                }
+                self.run_process(&step)
+            }
+        };
+        let (bytes_sent, failure) = self.daemon.finish();
+        run.bytes_sent = bytes_sent;
+        // A client that had to be killed has no other failure.
+        run.failure = failure.or(run.failure);
+        run
+    }
+
+    fn run_process(&mut self, step: &Step) -> Run {
+        let mut run = Run::default();
+        if let Some(process) = &mut self.process {
+            self.daemon.attach(process.remote());
+            let lives = process.run(step, &self.daemon, &mut run);
+            if !lives || step.is_interrupted() {
+                self.process = None;
+            }
+        }
+        run
+    }
+
+    /// Returns `step` with connections closed where the client cannot be made to see time pass, or a signal.
+    fn without_impossible_actions(&self, step: &Step) -> Step {
+        let is_possible = |action: &Action| match (action, &self.client) {
+            (Action::StaySilent, client) => matches!(client, Client::Worker),
+            (Action::StaySilentUntil(_), client) => !matches!(client, Client::InProcess(_)),
+            _ => true,
+        };
+        let mut step = step.clone();
+        step.conversations.iter_mut().for_each(|conversation| conversation.0.retain(is_possible));
+        step
+    }
+}
+
+/// Returns the conversation in which an honest guest accepts a workspace.
+fn place() -> Conversation {
+    Conversation(vec![
+        Action::Send(greeting("1")),
+        Action::AwaitRequest,
+        Action::Send(reply(&Reply::Started { pid: 1 })),
+        Action::AwaitInput,
+        Action::Send(frame(&Frame::Data(Stream::Stdout, placed_at().to_vec().into()))),
+        Action::Send(reply(&Reply::Exited { status: ExitStatus::Code(0) })),
+    ])
+}
