@@ -2,7 +2,7 @@
 #![no_main]
 #![allow(clippy::expect_used, unsafe_code)] // a wrong name ends the program; the macro exports a symbol
 
-use std::{env, sync::LazyLock};
+use std::{env, process, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 
@@ -11,4 +11,11 @@ static TARGET: LazyLock<banger_fuzz::Target> = LazyLock::new(|| {
     banger_fuzz::target(&name).expect("BANGER_FUZZ_TARGET is the name of a target")
 });
 
-fuzz_target!(|data: &[u8]| TARGET(data));
+fuzz_target!(
+    init: {
+        if let Some(output) = banger_fuzz::run_in_sandbox(|command| command.args(env::args_os().skip(1)).status()) {
+            process::exit(output.expect("this program runs again").code().unwrap_or(1));
+        }
+    },
+    |data: &[u8]| TARGET(data)
+);

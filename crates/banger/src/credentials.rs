@@ -39,7 +39,7 @@ struct Entry {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct LoginFile {
+pub(crate) struct LoginFile {
     auths: BTreeMap<String, Entry>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
@@ -55,7 +55,7 @@ struct HelperOutput {
 
 /// Location of a registry's credentials.
 #[derive(Debug, PartialEq, Eq)]
-enum CredentialSource {
+pub(crate) enum CredentialSource {
     Inline { username: String, secret: String },
     Helper { program: String, server: String },
 }
@@ -157,7 +157,7 @@ fn read(path: &Path) -> Result<Option<LoginFile>, String> {
 
 impl LoginFile {
     /// Returns where the credentials for `reference` are: those of the longest matching path prefix, like Podman.
-    fn source(&self, reference: &Reference) -> Result<Option<CredentialSource>, &'static str> {
+    pub(crate) fn source(&self, reference: &Reference) -> Result<Option<CredentialSource>, &'static str> {
         let full = format!("{}/{}", reference.registry(), reference.repository());
         let mut path = full.as_str();
         loop {
@@ -250,7 +250,7 @@ async fn ask_helper(program: &str, server: &str) -> Result<Option<(String, Strin
     parse_output(program, &output.map_err(failed)?)
 }
 
-fn parse_output(program: &str, output: &Output) -> Result<Option<(String, String)>, String> {
+pub(crate) fn parse_output(program: &str, output: &Output) -> Result<Option<(String, String)>, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         // The message that all helpers print on standard output when they have none.

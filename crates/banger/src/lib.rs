@@ -10,6 +10,8 @@ mod credentials;
 mod error;
 mod file_sync;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 #[cfg(test)]
 mod manual;

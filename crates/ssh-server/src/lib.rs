@@ -13,6 +13,8 @@ mod connection;
 mod error;
 mod exchange;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host_key;
 mod requests;
 mod serve;

@@ -13,6 +13,8 @@ mod commits;
 mod error;
 mod existing;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod git;
 mod git_error;
 mod git_state;
