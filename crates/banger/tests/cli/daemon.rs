@@ -102,7 +102,7 @@ pub(crate) fn main() -> Result<ExitCode> {
 }
 
 /// Makes this process exit when the test process exits, however that happens.
-fn exit_with_tests(root: &Path) -> Result<()> {
+pub(crate) fn exit_with_tests(root: &Path) -> Result<()> {
     let lock = File::open(root.with_file_name(host::LOCK)).context("the tests' lock")?;
     thread::spawn(move || {
         // The test process holds the lock until it exits.
