@@ -109,7 +109,7 @@ impl Guest {
         cache: &Path,
         budget: &Budget,
     ) -> Result<Self, WorkspaceError> {
-        let temp_repo = TempRepository::create(repository, cache, budget)?;
+        let temp_repo = TempRepository::create_for_guest(repository, cache, budget)?;
         let listed = listed.into_iter().filter(|file| safe_path(&file.path)).collect();
         let excludes = excludes_file(repository);
         // Others are reachable from that commit.

@@ -1,19 +1,32 @@
 //! Fetches the objects of a guest's work into a temporary repository, within limits.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
 
 use crate::{
-    GitState, Guest, GuestGit, GuestRefs, TempRepository, WorkspaceError,
+    GitError, GitState, Guest, GuestGit, GuestRefs, TempRepository, WorkspaceError,
     budget::ResourceLimits,
     existing::{existing, lines},
     git::run,
     guest_refs::GuestRepository,
+    process::Process,
     size::size_text,
 };
+
+const FETCH: &str = "fetch";
+
+/// The guest's side of a fetch. Every object is named by its id: an old git must permit that, and need not list its
+/// refs.
+const UPLOAD_PACK: [&str; 6] =
+    ["git", "-c", "uploadpack.allowAnySHA1InWant=true", "-c", "uploadpack.hideRefs=refs", "upload-pack"];
 
 /// Asks the guest's git for all work, and fetches its objects. `git_dir` is the repository's directory in the guest.
 ///
@@ -48,52 +61,64 @@ pub fn fetch_refs(
     Ok(refs)
 }
 
-/// Fetches the objects `wanted`, one per line, and everything reachable from them. git verifies the objects.
+/// Fetches the objects `wanted`, one per line, and everything reachable from them. git verifies the objects. It reaches
+/// the guest only through a socket: the program that connects to the guest is not a child of the confined git.
 fn fetch_objects(
     temp_repo: &TempRepository,
     guest_git: &GuestGit,
     path: &[u8],
     wanted: &str,
 ) -> Result<(), WorkspaceError> {
-    let mut url = b"ext::".to_vec();
-    for word in &guest_git.0 {
-        url.extend(word.as_bytes().iter().flat_map(|byte| escaped(*byte)));
-        url.push(b' ');
-    }
-    // Every object is named by its id. An old git in the guest must permit that, and need not list its refs.
-    url.extend_from_slice(b"git -c uploadpack.allowAnySHA1InWant=true -c uploadpack.hideRefs=refs %s ");
-    url.extend(path.iter().flat_map(|byte| escaped(*byte)));
+    // Not two pipes: git ends its side of a socket for all processes that have it open.
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let both =
+        pair.and_then(|(socket, guest)| Ok((socket, guest.try_clone().map_err(|_| Errno::MFILE)?, guest)));
+    let (socket, guest_input, guest_output) =
+        both.map_err(|errno| GitError::Run { what: FETCH.to_owned(), source: errno.into() })?;
+    let words = guest_git.0.iter().map(OsString::as_os_str);
+    let words = words.chain(UPLOAD_PACK.map(OsStr::new)).chain([OsStr::from_bytes(path)]);
+    let upload_pack = temp_repo.git().command_through(words, "upload-pack in the VM").with_banger_variables();
+    let upload_pack = upload_pack.start_with(guest_input, guest_output)?;
+
+    let url = format!("fd::{}", socket.as_raw_fd());
     #[rustfmt::skip]
-    let mut arguments: Vec<OsString> = [
-        "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance",
-        "--update-shallow", "--stdin",
-    ].map(OsString::from).to_vec();
-    arguments.push(OsString::from_vec(url));
-    let mut command = temp_repo.command(arguments).with_banger_variables();
-    command.env("GIT_ALLOW_PROTOCOL", "ext");
+    let mut command = temp_repo.command([
+        "-c", "fetch.unpackLimit=1", FETCH, "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance",
+        "--update-shallow", "--stdin", &url,
+    ]);
+    command.env("GIT_ALLOW_PROTOCOL", "fd");
     let budget = temp_repo.budget();
     // A pack and its index.
     let file_size = budget.objects.min(budget.space(temp_repo.path())? / 2);
     let limits = ResourceLimits { file_size, memory: budget.memory };
-    let result = run(command.within(budget.git_output, Some(limits)), wanted.as_bytes());
-    result.map(drop).map_err(|error| {
-        let packs = fs::read_dir(temp_repo.path().join("objects/pack")).into_iter().flatten().flatten();
-        let mut sizes = packs.filter_map(|pack| pack.metadata().ok()).map(|meta| meta.len());
-        if !sizes.any(|size| size >= file_size) {
-            error.into()
-        } else if file_size < budget.objects {
-            let (path, size) = (temp_repo.path().to_owned(), 2 * file_size + 1);
-            WorkspaceError::NoSpace { path, size, free: 2 * file_size }
-        } else {
-            WorkspaceError::TooLarge { what: "new commits", limit: size_text(file_size) }
-        }
+    let command = command.inherit([socket]).within(budget.git_output, Some(limits));
+    let Err(error) = run(command, wanted.as_bytes()) else { return Ok(()) };
+
+    let packs = fs::read_dir(temp_repo.path().join("objects/pack")).into_iter().flatten().flatten();
+    let mut sizes = packs.filter_map(|pack| pack.metadata().ok()).map(|meta| meta.len());
+    Err(if !sizes.any(|size| size >= file_size) {
+        with_message_of(upload_pack, error).into()
+    } else if file_size < budget.objects {
+        let (path, size) = (temp_repo.path().to_owned(), 2 * file_size + 1);
+        WorkspaceError::NoSpace { path, size, free: 2 * file_size }
+    } else {
+        WorkspaceError::TooLarge { what: "new commits", limit: size_text(file_size) }
     })
 }
 
-/// Escapes a byte for git's `ext` transport.
-fn escaped(byte: u8) -> Vec<u8> {
-    match byte {
-        b'%' | b' ' => vec![b'%', byte],
-        _ => vec![byte],
+/// Returns the error of a fetch with the message of the guest's `upload_pack`, which may be its reason.
+fn with_message_of(upload_pack: Process, error: GitError) -> GitError {
+    match error {
+        GitError::Failed { what, mut stderr } => {
+            if let Err(GitError::Failed { stderr: reason, .. }) = upload_pack.finish() {
+                stderr = [stderr, reason]
+                    .into_iter()
+                    .filter(|text| !text.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; ");
+            }
+            GitError::Failed { what, stderr }
+        }
+        error => error,
     }
 }

@@ -5,12 +5,19 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Read},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{OpenOptionsExt, PermissionsExt},
+            process::CommandExt,
+        },
+    },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
+use banger_sys::confine::{Confinement, confine};
 use rustix::fs::OFlags;
 
 pub use crate::git_error::GitError;
@@ -92,7 +99,7 @@ impl Git {
             ])
             .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"])
             .args(arguments);
-        GitCommand { what: name(&command), command, limits: self.limits.clone() }
+        GitCommand::new(name(&command), command, self.limits.clone())
     }
 
     /// Returns the command `words`, which runs the git command `what` elsewhere, with the same limits.
@@ -105,7 +112,7 @@ impl Git {
         let program = words.next();
         let mut command = self.clean_command(program.as_ref().map_or(OsStr::new("false"), AsRef::as_ref));
         command.args(words);
-        GitCommand { what: what.to_owned(), command, limits: self.limits.clone() }
+        GitCommand::new(what.to_owned(), command, self.limits.clone())
     }
 
     fn clean_command(&self, program: &OsStr) -> Command {
@@ -128,9 +135,17 @@ pub(crate) struct GitCommand {
     what: String,
     command: Command,
     limits: Limits,
+    /// What it may do; `None` is everything that the user may.
+    confinement: Option<Confinement>,
+    /// Descriptors that it inherits under their numbers, if it is confined.
+    inherited: Vec<OwnedFd>,
 }
 
 impl GitCommand {
+    fn new(what: String, command: Command, limits: Limits) -> Self {
+        Self { what, command, limits, confinement: None, inherited: Vec::new() }
+    }
+
     /// Sets an environment variable.
     pub(crate) fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.command.env(name, value);
@@ -143,13 +158,38 @@ impl GitCommand {
         self
     }
 
-    /// Starts it with pipes for its input and output.
-    pub(crate) fn start(self) -> Result<Process, GitError> {
-        self.start_with(true)
+    /// Confines it and the processes that it starts.
+    pub(crate) fn confine(mut self, confinement: Confinement) -> Self {
+        self.confinement = Some(confinement);
+        self
     }
 
-    fn start_with(self, has_input: bool) -> Result<Process, GitError> {
-        Process::start(self.command, self.what, self.limits, has_input)
+    /// Passes descriptors on to it, under their numbers. It has to be confined.
+    pub(crate) fn inherit(mut self, descriptors: impl Into<Vec<OwnedFd>>) -> Self {
+        self.inherited = descriptors.into();
+        self
+    }
+
+    /// Starts it with pipes for its input and output.
+    pub(crate) fn start(self) -> Result<Process, GitError> {
+        self.start_with(Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts it with this standard input and output.
+    pub(crate) fn start_with(
+        mut self,
+        stdin: impl Into<Stdio>,
+        stdout: impl Into<Stdio>,
+    ) -> Result<Process, GitError> {
+        self.command.stdin(stdin).stdout(stdout);
+        match self.confinement {
+            Some(confinement) => {
+                let confined = confine(&mut self.command, &confinement, self.inherited);
+                confined.map_err(|source| GitError::Run { what: self.what.clone(), source })?;
+            }
+            None => _ = self.command.process_group(0),
+        }
+        Process::start(self.command, self.what, self.limits)
     }
 
     /// Limits the output, in bytes, and git itself from the time that it gets its input.
@@ -170,7 +210,8 @@ impl GitCommand {
 
 /// Runs `command` with `input`, and returns its output.
 pub(crate) fn run(command: GitCommand, input: &[u8]) -> Result<Vec<u8>, GitError> {
-    command.start_with(!input.is_empty())?.communicate(input)
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    command.start_with(stdin, Stdio::piped())?.communicate(input)
 }
 
 /// Returns the absolute directories of `PATH`. Others could be in a hostile repository.

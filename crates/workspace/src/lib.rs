@@ -6,6 +6,7 @@
 //! configuration: no hook, filter or monitor. Everything from a guest is data: listings, files, and packs that are
 //! checked before they are stored.
 
+mod alternates;
 mod budget;
 mod cat_file;
 mod changes;
@@ -58,5 +59,5 @@ pub use repository::Repository;
 pub use send::{Upload, UploadResult};
 pub use snapshot::{Mode, Options, Snapshot};
 pub use steps::STEPS;
-pub use temp_repo::TempRepository;
+pub use temp_repo::{TempRepository, git_confinement_report};
 pub use worktree::Worktree;

@@ -10,10 +10,7 @@
 
 use std::{
     io::{self, Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -100,16 +97,9 @@ enum Event {
 }
 
 impl Process {
-    /// Starts `command`, called `what` in errors, with pipes for its output and, if it `has_input`, for its input.
-    pub(crate) fn start(
-        mut command: Command,
-        what: String,
-        limits: Limits,
-        has_input: bool,
-    ) -> Result<Self, GitError> {
-        let stdin = if has_input { Stdio::piped() } else { Stdio::null() };
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = match command.spawn() {
+    /// Starts `command`, called `what` in errors, which leads a process group. Its standard input and output are set.
+    pub(crate) fn start(mut command: Command, what: String, limits: Limits) -> Result<Self, GitError> {
+        let mut child = match command.stderr(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(source) => return Err(GitError::Run { what, source }),
         };
@@ -369,7 +359,12 @@ fn one_line(message: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, os::unix::fs::OpenOptionsExt, path::PathBuf, thread};
+    use std::{
+        fs::File,
+        os::unix::{fs::OpenOptionsExt, process::CommandExt},
+        path::PathBuf,
+        thread,
+    };
 
     use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
@@ -402,8 +397,9 @@ mod tests {
             let mut command = Command::new("sh");
             let script = format!("exec 9>alive; echo started >&9; {script}");
             command.arg("-c").arg(script).current_dir(self.dir.path());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
             let limits = Limits { time, cancel: cancel.cloned(), output: MAX_OUTPUT, resources: None };
-            Process::start(command, "fake".to_owned(), limits, true).unwrap()
+            Process::start(command, "fake".to_owned(), limits).unwrap()
         }
 
         /// Waits until a process has started.

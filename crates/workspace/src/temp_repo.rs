@@ -2,6 +2,7 @@
 //! configuration but banger's applies, and everything it creates is deleted with the repository.
 
 use std::{
+    env,
     ffi::OsStr,
     fs, io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
@@ -9,11 +10,13 @@ use std::{
     time::Duration,
 };
 
+use banger_sys::confine::{Access, Confinement, Limits, PathRule, Report, Support, SystemCalls};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use tempfile::TempDir;
 
 use crate::{
     Budget, Repository, WorkspaceError,
+    alternates::object_dirs,
     budget::ResourceLimits,
     error::{reading, writing},
     git::{Git, GitCommand, GitError, run},
@@ -30,6 +33,9 @@ const MIN_AGE: Duration = Duration::from_secs(60);
 const HARMLESS: &str =
     "[fetch \"fsck\"]\n\tbadTimezone = warn\n\tmissingSpaceBeforeDate = warn\n\tzeroPaddedFilemode = warn\n";
 
+/// Number of files that a confined git may open. It keeps more packs than that closed.
+const MAX_OPEN_FILES: u64 = 1024;
+
 /// A temporary repository that borrows another's objects.
 #[derive(Debug)]
 pub struct TempRepository {
@@ -40,11 +46,31 @@ pub struct TempRepository {
     /// The working tree of git commands, empty by default.
     files: PathBuf,
     budget: Budget,
+    /// What git may do, if it reads a guest's data.
+    confinement: Option<Confinement>,
 }
 
 impl TempRepository {
     /// Creates a temporary repository in `parent` for the objects of `repository`, and of a guest within `budget`.
-    /// Creates `parent` if it is missing.
+    /// Creates `parent` if it is missing. git is confined: it reads the objects of both, and writes only here.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be written.
+    pub(crate) fn create_for_guest(
+        repository: &Repository,
+        parent: &Path,
+        budget: &Budget,
+    ) -> Result<Self, WorkspaceError> {
+        let mut created = Self::create(repository, parent, budget)?;
+        let mut confinement = git_confinement().allow(created.path(), Access::All);
+        let read =
+            object_dirs(&repository.common_dir.join("objects")).into_iter().chain(patterns(repository));
+        confinement.paths.extend(read.map(|path| PathRule { path, access: Access::Read }));
+        created.confinement = Some(confinement);
+        Ok(created)
+    }
+
+    /// Creates a temporary repository in `parent` for the objects of `repository`. Creates `parent` if it is missing.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.
@@ -66,7 +92,8 @@ impl TempRepository {
              compression = 1\n\twriteReverseIndex = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         );
         let files = dir.path().join("files");
-        let temp_repo = Self { git: repository.git.clone(), files, dir, _lock: lock, budget: budget.clone() };
+        let (git, budget) = (repository.git.clone(), budget.clone());
+        let temp_repo = Self { git, files, dir, _lock: lock, budget, confinement: None };
         for name in ["files", "refs", "objects/info", "objects/pack", "info"] {
             temp_repo.create_dir(name)?;
         }
@@ -77,7 +104,9 @@ impl TempRepository {
     }
 
     /// Borrows the objects of `other` too.
-    pub(crate) fn borrow_objects(&self, other: &Self) -> Result<(), WorkspaceError> {
+    pub(crate) fn borrow_objects(&mut self, other: &Self) -> Result<(), WorkspaceError> {
+        let confinement = self.confinement.take();
+        self.confinement = confinement.map(|confinement| confinement.allow(other.objects(), Access::Read));
         let name = "objects/info/alternates";
         let path = self.path().join(name);
         let mut alternates = fs::read(&path).map_err(reading(path))?;
@@ -139,7 +168,10 @@ impl TempRepository {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_ATTR_NOSYSTEM", "1");
-        command
+        match &self.confinement {
+            Some(confinement) => command.confine(confinement.clone()),
+            None => command,
+        }
     }
 
     /// Returns a git command that processes a guest's objects, with output of at most `max_output` bytes.
@@ -173,6 +205,32 @@ impl TempRepository {
     pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
         run(self.command(arguments), input)
     }
+}
+
+/// Returns what this kernel applies of the confinement in which git reads a guest's data.
+pub fn git_confinement_report() -> Report {
+    git_confinement().report(Support::of_kernel())
+}
+
+/// Returns what git may do with a guest's data, beside its files. Its other limits depend on the command.
+fn git_confinement() -> Confinement {
+    let limits = Limits { open_files: MAX_OPEN_FILES, file_size: None, memory: None };
+    Confinement { system_calls: SystemCalls::Processes, limits, ..Confinement::default() }
+}
+
+/// Returns the user's files with patterns for ignored files and attributes, which git looks for (gitignore(5),
+/// gitattributes(5)).
+fn patterns(repository: &Repository) -> impl Iterator<Item = PathBuf> {
+    let home = env::var_os("HOME").map(PathBuf::from);
+    let config = env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let config = config.or_else(|| Some(home.as_ref()?.join(".config")));
+    let usual =
+        config.into_iter().flat_map(|dir| ["ignore", "attributes"].map(|name| dir.join("git").join(name)));
+    let set = repository.config.get("core.excludesfile").map(|path| match path.strip_prefix(b"~/") {
+        Some(path) => home.unwrap_or_default().join(OsStr::from_bytes(path)),
+        None => PathBuf::from(OsStr::from_bytes(path)),
+    });
+    usual.chain(set)
 }
 
 /// Removes the repositories of killed processes. A new one is not locked yet, but young.

@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["banger-api", "banger-durable", "banger-image", "banger-proto", "banger-sys", "banger-vmm"],
     ),
     ("banger-client", &["banger-api", "banger-files", "banger-proto"]),
-    ("banger-workspace", &["banger-durable", "banger-files"]),
+    ("banger-workspace", &["banger-durable", "banger-files", "banger-sys"]),
     ("banger-tools", &[]),
     ("banger-ssh-server", &[]),
     (

@@ -45,7 +45,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let mut checks = check_configuration();
-        checks.push(check_git().await);
+        checks.extend(check_git().await);
         match Client::new() {
             Err(error) => checks.push(failed_check("bangerd", error)),
             Ok(client) => {
@@ -86,12 +86,20 @@ fn check_configuration() -> Vec<Check> {
     }
 }
 
-/// Checks the program that sends repositories to VMs. Without it, everything else works.
-async fn check_git() -> Check {
-    match workspace::git_version().await {
-        Ok(version) => Check::pass("git", format!("git {version}")),
-        Err(error) => Check::warn("git", error),
-    }
+/// Checks the program that sends repositories to VMs, and its confinement while it reads a guest's data. Without it,
+/// everything else works.
+async fn check_git() -> Vec<Check> {
+    let version = match workspace::git_version().await {
+        Ok(version) => version,
+        Err(error) => return vec![Check::warn("git", error)],
+    };
+    let confinement = banger_workspace::git_confinement_report();
+    let process = if confinement.is_complete {
+        Check::pass("git process", confinement.message)
+    } else {
+        Check::warn("git process", ApiError::new(ErrorKind::NotPermitted, confinement.message))
+    };
+    vec![Check::pass("git", format!("git {version}")), process]
 }
 
 /// Returns the configured values as environment variables. The daemon's program then checks the host for what a

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use banger_api::{ApiError, Check, ErrorKind};
-use banger_sys::confine::{
-    Confinement, LANDLOCK_SCOPES, LANDLOCK_TCP, LANDLOCK_UNIX, Sockets, Support, SystemCalls,
-};
+use banger_sys::confine::{Confinement, Support};
 
 use crate::logs::console_logger_confinement;
 
@@ -30,63 +28,12 @@ pub(super) fn all(support: &Support) -> Vec<Check> {
 }
 
 fn check(name: String, confinement: &Confinement, support: &Support) -> Check {
-    let message = [
-        landlock(confinement, support),
-        seccomp(confinement, support),
-        "no new privileges, no capabilities".to_owned(),
-        limits(confinement),
-    ]
-    .join("; ");
-    if support.landlock.is_ok() && support.seccomp {
-        Check::pass(name, message)
+    let report = confinement.report(support);
+    if report.is_complete {
+        Check::pass(name, report.message)
     } else {
-        Check::warn(name, ApiError::new(ErrorKind::NotPermitted, message))
+        Check::warn(name, ApiError::new(ErrorKind::NotPermitted, report.message))
     }
-}
-
-/// Describes what Landlock restricts, and what the kernel's version of it does not.
-fn landlock(confinement: &Confinement, support: &Support) -> String {
-    let version = match &support.landlock {
-        Ok(version) => version,
-        Err(why) => return format!("files not restricted ({why})"),
-    };
-    // Sockets of these kinds are refused by the filter of system calls instead.
-    let filtered = support.seccomp && confinement.system_calls != SystemCalls::OwnFilter;
-    let tcp = confinement.sockets == Sockets::Unix && !filtered;
-    let unix = matches!(confinement.sockets, Sockets::Unix | Sockets::Names);
-    let missing: Vec<_> = [
-        (LANDLOCK_TCP, tcp, "TCP (Linux 6.7)"),
-        (LANDLOCK_SCOPES, true, "signals (Linux 6.12)"),
-        (LANDLOCK_UNIX, unix, "Unix sockets by path (Linux 7.1)"),
-    ]
-    .into_iter()
-    .filter(|(since, applies, _)| *applies && version < since)
-    .map(|(.., what)| what)
-    .collect();
-    match missing.as_slice() {
-        [] => format!("its own files only (Landlock {version})"),
-        missing => format!("its own files only (Landlock {version}, without {})", missing.join(" and ")),
-    }
-}
-
-fn seccomp(confinement: &Confinement, support: &Support) -> String {
-    match confinement.system_calls {
-        _ if !support.seccomp => "system calls not restricted: this kernel has no seccomp filters".to_owned(),
-        SystemCalls::OwnFilter => "its own seccomp filter".to_owned(),
-        SystemCalls::OneProcess => "seccomp filter, no new processes".to_owned(),
-        SystemCalls::Processes => "seccomp filter".to_owned(),
-    }
-}
-
-fn limits(confinement: &Confinement) -> String {
-    let limits = &confinement.limits;
-    let optional = [
-        limits.file_size.map(|_| "file size".to_owned()),
-        limits.memory.map(|_| "memory".to_owned()),
-        Some(format!("{} open files", limits.open_files)),
-        Some("no core dumps".to_owned()),
-    ];
-    format!("limits: {}", optional.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ mod child;
 mod installation;
 mod landlock;
 mod policy;
+mod report;
 mod seccomp;
 mod support;
 
 use std::{io, os::fd::OwnedFd, path::Path, process::Command};
 
 pub use policy::{Access, Confinement, Limits, PathRule, Sockets, SystemCalls};
+pub use report::Report;
 pub use support::{LANDLOCK_SCOPES, LANDLOCK_TCP, LANDLOCK_UNIX, Support};
 
 /// Confines the program of `command`, which must be a path. It inherits `descriptors`, under their numbers, beside
