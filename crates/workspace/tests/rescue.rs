@@ -630,3 +630,20 @@ proptest! {
         git(&world.host(), &["fsck", "--strict"]);
     }
 }
+
+#[test]
+fn uncommitted_work_that_was_sent_is_no_work_of_the_guest() {
+    let world = World::new();
+    for name in ["edited", "other"] {
+        world.write(name, "committed\n");
+    }
+    world.commit_all("first");
+    world.write("edited", "edited on the host\n");
+    let record = world.send(&OPTIONS).unwrap();
+    assert!(!world.has_work(&record));
+    write(&world.guest(), "other", "edited in the guest\n");
+    assert!(world.has_work(&record));
+    write(&world.guest(), "other", "committed\n");
+    fs::remove_file(world.guest().join("edited")).unwrap();
+    assert!(world.has_work(&record));
+}

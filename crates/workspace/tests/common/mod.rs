@@ -175,6 +175,27 @@ impl World {
         budget: &Budget,
         guest_git: &GuestGit,
     ) -> Result<Pulled, WorkspaceError> {
+        let pulled = self.with_work(record, budget, guest_git, |work| work.store())?;
+        let records = self.records().try_lock("box")?.unwrap();
+        records.complete(record)?;
+        records.set_pulled(record.guest_path(), &pulled)?;
+        *record = records.find(record.guest_path())?.unwrap();
+        Ok(pulled)
+    }
+
+    /// Returns whether a deletion of the VM would lose work.
+    pub(crate) fn has_work(&self, record: &Record) -> bool {
+        let has_work = |work: Work<'_>| Ok(work.has_work());
+        self.with_work(record, &Budget::default(), &self.guest_git(), has_work).unwrap()
+    }
+
+    fn with_work<T>(
+        &self,
+        record: &Record,
+        budget: &Budget,
+        guest_git: &GuestGit,
+        use_work: impl FnOnce(Work<'_>) -> Result<T, WorkspaceError>,
+    ) -> Result<T, WorkspaceError> {
         let (repository, git_dir) = (self.repository()?, self.guest().join(".git"));
         let mut state = self.git_state()?;
         let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache(), budget)?;
@@ -198,13 +219,7 @@ impl World {
             let (guest, request) = with_rules(guest, &path)?;
             worktrees.push((name, guest.into_changes(&*fetched(&path, &request), request)?));
         }
-        let work = Work::collect(&repository, "box", &changes, refs.as_ref(), &worktrees)?;
-        let pulled = work.store()?;
-        let records = self.records().try_lock("box")?.unwrap();
-        records.complete(record)?;
-        records.set_pulled(record.guest_path(), &pulled)?;
-        *record = records.find(record.guest_path())?.unwrap();
-        Ok(pulled)
+        use_work(Work::collect(&repository, "box", &changes, refs.as_ref(), &worktrees)?)
     }
 }
 
