@@ -1,5 +1,5 @@
-//! `banger`: the command line, a thin layer. Each command has a file in [`commands`], calls the daemon through
-//! `banger_client` and passes the result to [`ui`], the only module that prints.
+//! `banger`: the command line, a thin layer. Each command has a file in `commands`, calls the daemon through
+//! `banger_client` and passes the result to `ui`, the only module that prints.
 //!
 //! It is a library so that tests and fuzz targets can run command lines in their own process; see [`run`].
 

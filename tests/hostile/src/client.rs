@@ -165,7 +165,7 @@ impl Process {
                     self.remote.kill();
                     break None;
                 }
-                // It waits, but for nothing that the guest does.
+                // It waits for something that is not the guest.
                 None if start.elapsed() > PATIENCE && !daemon.is_busy() => self.remote.tick(),
                 None => {}
             }
@@ -187,7 +187,7 @@ impl Process {
         ended.is_some()
     }
 
-    /// Reads output for a moment. Returns the worker's answer, or `None` within, once the command has ended.
+    /// Reads output for up to 10 ms. Returns the worker's answer, or `None` within, once the command has ended.
     fn wait(&mut self, stdout: &mut Vec<u8>) -> Option<Option<Ended>> {
         let limit = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         let answers = self.answers.as_ref().map(|answers| answers.get_ref().as_fd());

@@ -1,8 +1,8 @@
-//! What a harness and its worker tell each other, as lines of JSON.
+//! Messages between the harness and its worker, as lines of JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// What the harness tells a worker.
+/// An order of the harness.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Run this command line.
@@ -11,7 +11,7 @@ pub(crate) enum Order {
     Tick,
 }
 
-/// What a worker answers when a command has ended.
+/// The worker's answer when a command has ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ended {
     /// Peak of allocated memory, in bytes.

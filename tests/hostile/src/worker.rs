@@ -100,7 +100,7 @@ fn run_one(
     (memory.reset)();
     let (running, ended) = std::sync::mpsc::channel::<()>();
     runtime.block_on(async {
-        // While a thread of the runtime is busy, the clock stands still unless it is advanced.
+        // While a thread of the runtime is busy, the clock is paused unless it is advanced.
         tokio::task::spawn_blocking(move || ended.recv());
         loop {
             tokio::select! {

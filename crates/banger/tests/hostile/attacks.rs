@@ -16,7 +16,7 @@ use rustix::process::Signal;
 /// Much more than a guest has announced, in bytes.
 const TOO_MUCH: u64 = 256 << 20;
 
-/// More than the listing of the largest repositories, and the memory for one that is just accepted, in bytes.
+/// More than the listing of the largest repositories, and the memory for an accepted listing, in bytes.
 const HUGE_LISTING: u64 = 1 << 30;
 const MAX_LISTING_MEMORY: usize = 512 << 20;
 
@@ -53,7 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("a_pull_changes_only_its_own_refs", a_pull_changes_only_its_own_refs),
         ("a_listing_cannot_fill_memory", a_listing_cannot_fill_memory),
         ("ignore_files_cannot_fill_memory", ignore_files_cannot_fill_memory),
-        ("a_file_that_nobody_asked_for_is_not_stored", a_file_that_nobody_asked_for),
+        ("a_file_that_was_not_requested_is_not_stored", a_file_that_was_not_requested),
         ("endless_output_is_not_kept", endless_output_is_not_kept),
         ("a_forwarded_connection_is_not_kept_in_memory", a_forwarded_connection_is_not_kept),
         ("a_silent_guest_is_given_up", a_silent_guest_is_given_up),
@@ -269,7 +269,7 @@ fn ignore_files_cannot_fill_memory(to: &Attacker) -> Result<(), Failed> {
     to.check_with_memory(vec![step], Some(MAX_GROWN_MEMORY))
 }
 
-fn a_file_that_nobody_asked_for(to: &Attacker) -> Result<(), Failed> {
+fn a_file_that_was_not_requested(to: &Attacker) -> Result<(), Failed> {
     let mut listed = to.workspace_listing();
     listed.push(Listed { path: b"new".to_vec(), size: 7, ..listed[0].clone() });
     let no_files = stream(&[Item::Directory(Vec::new()), Item::Leave, Item::End]);

@@ -39,12 +39,12 @@ type Violations = BTreeMap<Promise, String>;
 pub(crate) fn trials() -> Vec<Trial> {
     let trial = |promise: Promise| {
         let name = format!("property::{promise:?}").to_lowercase();
-        Trial::test(name, move || kept(promise))
+        Trial::test(name, move || each_promise_is_kept_in_ten_thousand_cases(promise))
     };
     Promise::ALL.map(trial).into()
 }
 
-fn kept(promise: Promise) -> Result<(), Failed> {
+fn each_promise_is_kept_in_ten_thousand_cases(promise: Promise) -> Result<(), Failed> {
     static RUN: OnceLock<Violations> = OnceLock::new();
     match RUN.get_or_init(run).get(&promise) {
         Some(violation) => Err(violation.into()),
