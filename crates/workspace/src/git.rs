@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use banger_sys::confine::{Confinement, confine};
+use banger_sys::confine::{Confinement, Limits as ProcessLimits, Report, Support, SystemCalls, confine};
 use rustix::fs::OFlags;
 
 pub use crate::git_error::GitError;
@@ -39,6 +39,9 @@ const MINIMUM: (u32, u32) = (2, 32);
 const MINIMUM_TEXT: &str = "2.32";
 
 const VERSION: &str = "version";
+
+/// Number of files that a confined git may open. It keeps more packs than that closed.
+const MAX_OPEN_FILES: u64 = 1024;
 
 /// Environment variables that git inherits. Those that could redirect it or make it run something are left out.
 const PASSED_VARIABLES: &[&str] = &["HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"];
@@ -80,6 +83,16 @@ impl Git {
     pub fn version(&self) -> Result<String, GitError> {
         let printed = run(self.command([VERSION]), &[])?;
         check_version(&String::from_utf8_lossy(&printed))
+    }
+
+    /// Returns what this kernel applies of the confinement in which git reads a guest's data.
+    ///
+    /// # Errors
+    /// Returns an error if git does not run in it.
+    pub fn check_confinement(&self) -> Result<Report, GitError> {
+        let confinement = confinement();
+        let report = confinement.report(Support::of_kernel());
+        run(self.command([VERSION]).confine(confinement), &[]).map(|_| report)
     }
 
     /// Returns a git command with a minimal environment, which never prompts or fetches.
@@ -127,6 +140,12 @@ impl Git {
         command.env("PATH", env::join_paths(search_path()).unwrap_or_default());
         command
     }
+}
+
+/// Returns what git may do while it reads a guest's data, without its files. Other limits depend on the command.
+pub(crate) fn confinement() -> Confinement {
+    let limits = ProcessLimits { open_files: MAX_OPEN_FILES, file_size: None, memory: None };
+    Confinement { system_calls: SystemCalls::Processes, limits, ..Confinement::default() }
 }
 
 /// A git command to run.

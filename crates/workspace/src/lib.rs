@@ -42,6 +42,7 @@ mod temp_repo;
 mod url;
 mod worktree;
 
+pub use banger_sys::confine::Report as ConfinementReport;
 pub use budget::Budget;
 pub use changes::{Change, ChangeKind, Changes, Guest};
 pub use commits::{Work, Worktrees};
@@ -59,5 +60,5 @@ pub use repository::Repository;
 pub use send::{Upload, UploadResult};
 pub use snapshot::{Mode, Options, Snapshot};
 pub use steps::STEPS;
-pub use temp_repo::{TempRepository, git_confinement_report};
+pub use temp_repo::TempRepository;
 pub use worktree::Worktree;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use banger_sys::confine::{Access, Confinement, Limits, PathRule, Report, Support, SystemCalls};
+use banger_sys::confine::{Access, Confinement, PathRule};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ use crate::{
     alternates::object_dirs,
     budget::ResourceLimits,
     error::{reading, writing},
-    git::{Git, GitCommand, GitError, run},
+    git::{Git, GitCommand, GitError, confinement, run},
     size::size_text,
 };
 
@@ -32,9 +32,6 @@ const MIN_AGE: Duration = Duration::from_secs(60);
 /// Flaws of objects in old histories that do no harm. git only warns about them.
 const HARMLESS: &str =
     "[fetch \"fsck\"]\n\tbadTimezone = warn\n\tmissingSpaceBeforeDate = warn\n\tzeroPaddedFilemode = warn\n";
-
-/// Number of files that a confined git may open. It keeps more packs than that closed.
-const MAX_OPEN_FILES: u64 = 1024;
 
 /// A temporary repository that borrows another's objects.
 #[derive(Debug)]
@@ -62,7 +59,7 @@ impl TempRepository {
         budget: &Budget,
     ) -> Result<Self, WorkspaceError> {
         let mut created = Self::create(repository, parent, budget)?;
-        let mut confinement = git_confinement().allow(created.path(), Access::All);
+        let mut confinement = confinement().allow(created.path(), Access::All);
         let read =
             object_dirs(&repository.common_dir.join("objects")).into_iter().chain(patterns(repository));
         confinement.paths.extend(read.map(|path| PathRule { path, access: Access::Read }));
@@ -205,17 +202,6 @@ impl TempRepository {
     pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
         run(self.command(arguments), input)
     }
-}
-
-/// Returns what this kernel applies of the confinement in which git reads a guest's data.
-pub fn git_confinement_report() -> Report {
-    git_confinement().report(Support::of_kernel())
-}
-
-/// Returns what git may do with a guest's data, beside its files. Its other limits depend on the command.
-fn git_confinement() -> Confinement {
-    let limits = Limits { open_files: MAX_OPEN_FILES, file_size: None, memory: None };
-    Confinement { system_calls: SystemCalls::Processes, limits, ..Confinement::default() }
 }
 
 /// Returns the user's files with patterns for ignored files and attributes, which git looks for (gitignore(5),

@@ -6,7 +6,7 @@ mod common;
 use std::{fs, io, io::Write};
 
 use banger_sys::confine::Support;
-use banger_workspace::{GitError, WorkspaceError};
+use banger_workspace::{Git, GitError, WorkspaceError};
 use common::{OPTIONS, World, git, run_with_git, write};
 
 /// A program in place of git: where git reads a guest's data, it reports what it can do.
@@ -44,13 +44,41 @@ const REFUSED: [&str; 7] = [
     "outside: refused",
 ];
 
+/// A wrapper that needs a file which a confined git cannot read.
+const WRAPPER: &str = r#"#!/bin/sh
+read line < "${0%/*}/settings" || exit 1
+exec /usr/bin/env PATH="${PATH#*:}" git "$@"
+"#;
+
+#[test]
+fn a_git_that_does_not_run_confined_is_found() {
+    if !has_landlock() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "settings", "any\n");
+    write(dir.path(), "git", WRAPPER);
+    run_with_git(dir.path(), "not_confined");
+}
+
+#[test]
+#[ignore = "runs with another git, see above"]
+fn not_confined() {
+    let wrapper = Git::find().unwrap();
+    wrapper.version().unwrap();
+    let error = wrapper.check_confinement().unwrap_err();
+    assert!(matches!(error, GitError::Failed { .. }), "{error}");
+}
+
+#[test]
+fn a_git_that_runs_confined_is_accepted() {
+    let report = Git::find().unwrap().check_confinement().unwrap();
+    assert!(report.message.contains("no new privileges"), "{report:?}");
+}
+
 #[test]
 fn a_git_that_a_guest_has_taken_over_reaches_only_objects_and_its_own_files() {
-    let support = Support::of_kernel();
-    if support.landlock.is_err() {
-        // Not through `eprintln!`, whose text is only shown for a failed test.
-        let text = format!("SKIPPED: Landlock is not available: {support:?}\n");
-        io::stderr().write_all(text.as_bytes()).unwrap();
+    if !has_landlock() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -81,6 +109,17 @@ fn taken_over() {
         assert!(!path.exists(), "{path:?}");
     }
     assert!(!world.path("outside").exists());
+}
+
+/// Returns whether the kernel has Landlock; if not, says that the test is skipped.
+fn has_landlock() -> bool {
+    let support = Support::of_kernel();
+    if support.landlock.is_err() {
+        // Not through `eprintln!`, whose text is only shown for a failed test.
+        let text = format!("SKIPPED: Landlock is not available: {support:?}\n");
+        io::stderr().write_all(text.as_bytes()).unwrap();
+    }
+    support.landlock.is_ok()
 }
 
 fn check(error: WorkspaceError) {

@@ -89,17 +89,23 @@ fn check_configuration() -> Vec<Check> {
 /// Checks the program that sends repositories to VMs, and its confinement while it reads a guest's data. Without it,
 /// everything else works.
 async fn check_git() -> Vec<Check> {
-    let version = match workspace::git_version().await {
-        Ok(version) => version,
-        Err(error) => return vec![Check::warn("git", error)],
-    };
-    let confinement = banger_workspace::git_confinement_report();
-    let process = if confinement.is_complete {
-        Check::pass("git process", confinement.message)
-    } else {
-        Check::warn("git process", ApiError::new(ErrorKind::NotPermitted, confinement.message))
-    };
-    vec![Check::pass("git", format!("git {version}")), process]
+    let process = "git process";
+    match workspace::check_git().await {
+        Err(error) => vec![Check::warn("git", error)],
+        Ok((version, confinement)) => vec![
+            Check::pass("git", format!("git {version}")),
+            match confinement {
+                Ok(confinement) if confinement.is_complete => Check::pass(process, confinement.message),
+                Ok(confinement) => {
+                    Check::warn(process, ApiError::new(ErrorKind::NotPermitted, confinement.message))
+                }
+                Err(error) => {
+                    let hint = "put a git that is not a wrapper first in PATH, such as /usr/bin/git";
+                    Check::fail(process, error.hint(hint))
+                }
+            },
+        ],
+    }
 }
 
 /// Returns the configured values as environment variables. The daemon's program then checks the host for what a

@@ -20,8 +20,8 @@ use banger_client::{Client, FromGuest, ToGuest, exchange};
 use banger_files::{FileRequest, ListedFile, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
-    Cancel, Change, Git, GuestGit, LeftOut, LockedRecords, Options, PROTOCOL, Record, Records, Repository,
-    Snapshot, Upload, UploadResult, WorkspaceError, read_files, read_listing,
+    Cancel, Change, ConfinementReport, Git, GitError, GuestGit, LeftOut, LockedRecords, Options, PROTOCOL,
+    Record, Records, Repository, Snapshot, Upload, UploadResult, WorkspaceError, read_files, read_listing,
 };
 use records::Transaction;
 use tokio::{task::spawn_blocking, time::timeout};
@@ -440,11 +440,15 @@ impl<'a> Workspaces<'a> {
     }
 }
 
-/// Returns the version of the host's git.
-pub(crate) async fn git_version() -> Result<String, ApiError> {
-    let version = spawn_blocking(|| Git::find()?.version()).await;
-    let version = version.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
-    version.map_err(|error| error::to_api_error(error.into(), None))
+/// Returns the version of the host's git, and what the kernel applies of its confinement, unless git does not run in it.
+pub(crate) async fn check_git() -> Result<(String, Result<ConfinementReport, ApiError>), ApiError> {
+    let to_api_error = |error: GitError| error::to_api_error(error.into(), None);
+    let checked = spawn_blocking(move || {
+        let git = Git::find().map_err(to_api_error)?;
+        let version = git.version().map_err(to_api_error)?;
+        Ok((version, git.check_confinement().map_err(to_api_error)))
+    });
+    checked.await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?
 }
 
 /// The changes made in a workspace.
