@@ -251,9 +251,10 @@ impl Drop for Process {
     }
 }
 
-/// Returns a command that runs `program` in the sandbox.
+/// Returns a command that runs `program` in the sandbox. No signal is ignored, wherever the tests run.
 fn command(program: &Path, sandbox: &Sandbox) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,QUIT,TERM").arg(program);
     command.env_clear().envs(environment(sandbox.root())).current_dir(sandbox.home());
     command
 }
