@@ -130,8 +130,11 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// Writes the entries of a directory to the disk.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+/// Writes the entries of the directory `dir` to the disk.
+///
+/// # Errors
+/// Returns an error if it cannot be read or written.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

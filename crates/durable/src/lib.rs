@@ -7,6 +7,6 @@ mod file;
 mod lock;
 mod step;
 
-pub use file::{create, create_dir, remove, sync_dirs, write};
+pub use file::{create, create_dir, remove, sync_dir, sync_dirs, write};
 pub use lock::Lock;
 pub use step::{HAS_FAIL_POINTS, around, fail_points, reach_after, reach_before, reach_stage};

@@ -78,10 +78,10 @@ pub(crate) fn store_objects(from: &Path, to: &Path, budget: &Budget) -> Result<(
         all.retain(|path| name != "pack" || is_pack(path));
         all.sort_by_key(|path| path.extension() == Some(OsStr::new("idx")));
         all.iter().try_for_each(|file| store(file, &target, budget))?;
-        // The refs that name the objects must not outlive them.
-        File::open(&target).and_then(|dir| dir.sync_all()).map_err(writing(&target))?;
+        banger_durable::sync_dir(&target).map_err(writing(&target))?;
     }
-    Ok(())
+    // The refs that name the objects must not outlive them, in directories that may be new.
+    banger_durable::sync_dir(to).map_err(writing(to))
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>, WorkspaceError> {

@@ -1,6 +1,5 @@
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -82,7 +81,7 @@ impl Bundle {
                 _ => cannot(error.error),
             })?;
         }
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        banger_durable::sync_dir(dir).map_err(cannot)?;
         let result = BundleResult { path: out.clone(), bundle };
         ui.show(&self.format, &result, |result| result.path.display().to_string(), table)?;
         Ok(ExitCode::SUCCESS)
