@@ -14,9 +14,20 @@ const MAX_DEPTH: usize = 5;
 /// Maximum number of directories.
 const MAX_DIRS: usize = 100;
 
+/// Returns what git has to be able to read for the objects in `objects` and the directories that it borrows from: these,
+/// and directories of packs to which a link leads.
+pub(crate) fn object_paths(objects: &Path) -> Vec<PathBuf> {
+    let dirs = object_dirs(objects);
+    let links = dirs.iter().map(|dir| dir.join("pack")).filter(|pack| pack.is_symlink());
+    // A hostile repository chooses the link. Directories of other names hold no packs.
+    let targets = links.filter_map(|pack| pack.canonicalize().ok()).filter(|pack| pack.ends_with("pack"));
+    let targets: Vec<_> = targets.collect();
+    dirs.into_iter().chain(targets).collect()
+}
+
 /// Returns `objects`, a repository's directory of objects, and those that it borrows from (gitrepository-layout(5),
 /// `objects/info/alternates`). A directory in the list that holds no packs is left out: the list may be hostile.
-pub(crate) fn object_dirs(objects: &Path) -> Vec<PathBuf> {
+fn object_dirs(objects: &Path) -> Vec<PathBuf> {
     let mut dirs = vec![objects.to_owned()];
     let mut borrowing = dirs.clone();
     for _ in 0..MAX_DEPTH {
@@ -78,7 +89,7 @@ fn unquoted(quoted: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
     use crate::temp_repo::quote;
@@ -100,6 +111,21 @@ mod tests {
         let found = object_dirs(&path("a"));
         assert_eq!(found, [path("a"), path("a").join("../../b/objects"), odd, path("c")]);
         assert_eq!(object_dirs(&path("none")), [path("none")]);
+    }
+
+    #[test]
+    fn a_link_to_a_directory_of_packs_is_followed_and_another_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        for name in ["objects", "large/pack", "secret"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        let pack = path("objects/pack");
+        symlink(path("large/pack"), &pack).unwrap();
+        assert_eq!(object_paths(&path("objects")), [path("objects"), path("large/pack")]);
+        fs::remove_file(&pack).unwrap();
+        symlink(path("secret"), &pack).unwrap();
+        assert_eq!(object_paths(&path("objects")), [path("objects")]);
     }
 
     #[test]

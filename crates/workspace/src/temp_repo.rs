@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     Budget, Repository, WorkspaceError,
-    alternates::object_dirs,
+    alternates::object_paths,
     budget::ResourceLimits,
     error::{reading, writing},
     git::{Git, GitCommand, GitError, confinement, run},
@@ -61,7 +61,7 @@ impl TempRepository {
         let mut created = Self::create(repository, parent, budget)?;
         let mut confinement = confinement().allow(created.path(), Access::All);
         let read =
-            object_dirs(&repository.common_dir.join("objects")).into_iter().chain(patterns(repository));
+            object_paths(&repository.common_dir.join("objects")).into_iter().chain(patterns(repository));
         confinement.paths.extend(read.map(|path| PathRule { path, access: Access::Read }));
         created.confinement = Some(confinement);
         Ok(created)
