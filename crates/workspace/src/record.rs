@@ -49,6 +49,11 @@ pub(crate) const FILE: u32 = 0o100_644;
 pub(crate) const PROGRAM: u32 = 0o100_755;
 pub(crate) const LINK: u32 = 0o120_000;
 
+/// Returns git's mode of a file with the permissions `mode`, and its permissions in the guest.
+pub(crate) fn modes(mode: u32) -> (u32, u32) {
+    if mode & 0o100 != 0 { (PROGRAM, 0o755) } else { (FILE, 0o644) }
+}
+
 /// The result of a pull.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pulled {
@@ -149,6 +154,11 @@ impl Record {
     /// Returns whether a transfer was interrupted: the guest may have none, some or all of the files.
     pub fn is_sending(&self) -> bool {
         self.state.sending
+    }
+
+    /// Returns whether the workspace's first transfer was interrupted: the guest may not have it.
+    pub fn is_first_transfer(&self) -> bool {
+        self.is_sending() && self.files.is_empty()
     }
 
     /// Returns whether the files `listed` are as sent: none is new, changed or deleted, judging by metadata. Of

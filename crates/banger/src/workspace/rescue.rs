@@ -1,7 +1,7 @@
 //! Pulls work out of a VM: the files of the workspace, everything in its git repository, and other working trees of
 //! that repository.
 
-use banger_api::{ErrorKind, Vm};
+use banger_api::{ApiError, ErrorKind, Vm};
 use banger_files::{FileRequest, Kind, ListedFile};
 use banger_workspace::{
     Budget, Changes, GitState, Guest, GuestRefs, LeftOut, LockedRecords, Pulled, Record, Repository, Work,
@@ -85,8 +85,12 @@ impl Workspaces<'_> {
         let records = self.lock(vm).await?;
         for record in self.records_of(vm)? {
             let listed = match self.list_files(vm, record.guest_path()).await {
-                // A deleted workspace has nothing to lose.
-                Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => continue,
+                Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
+                    if record.is_first_transfer() {
+                        continue;
+                    }
+                    return Err(missing(vm, &record).into());
+                }
                 listed => listed?,
             };
             let git_dir = self.git_dir(vm, &record, &listed).await?;
@@ -284,6 +288,14 @@ impl Workspaces<'_> {
         }
         Ok(Some(pulled))
     }
+}
+
+/// Returns the error for a workspace that is not where it was sent. It may have been moved, with its work.
+fn missing(vm: &Vm, record: &Record) -> ApiError {
+    let path = display_path(record.guest_path());
+    let message = format!("the workspace at {path} was moved or deleted in VM {}", vm.name);
+    ApiError::new(ErrorKind::NotFound, message)
+        .hint(format!("move it back to {path}, or copy what you need with: banger vm cp {}:PATH .", vm.name))
 }
 
 /// Lists the first few names, and the number of the others.

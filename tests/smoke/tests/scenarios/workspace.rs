@@ -276,6 +276,14 @@ fn vm_run_rm_saves_stashes_tags_and_lost_commits_on_the_host() -> Result<()> {
     let ran = run_in(&host, &root, &[&run[..], &["--", "sh", "-c", broken]].concat())?;
     ran.fails(0, &["could not be saved", "VM box is kept"])?;
     host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
+    // So does a workspace that is elsewhere.
+    let moved = "git commit -q --allow-empty -m moved; mv /root/repo /root/moved";
+    let ran = run_in(&host, &root, &[&run[..], &["--", "sh", "-c", moved]].concat())?;
+    ran.fails(0, &["the workspace at /root/repo was moved or deleted", "VM box is kept"])?;
+    host.banger(&["vm", "delete", "--force", "box"])?.fails(1, &["was moved or deleted", "--discard"])?;
+    host.ok(&["vm", "exec", "box", "--", "mv", "/root/moved", "/root/repo"])?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    assert_eq!(git(&root, &["log", "-1", "--format=%s", "refs/banger/box/HEAD"])?, "moved\n");
     host.nothing_left()
 }
 
