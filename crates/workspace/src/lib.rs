@@ -11,6 +11,7 @@ mod budget;
 mod cat_file;
 mod changes;
 mod commits;
+mod conflicts;
 mod error;
 mod existing;
 mod fetch;
