@@ -6,7 +6,7 @@ banger_durable::steps! {
         /// Upgrades the schema by one version.
         Migrate = "store/migrate",
         /// Checkpoints the write-ahead log into the database file.
-        Checkpoint = "store/settle",
+        Checkpoint = "store/checkpoint",
         ImageInsert = "image/insert",
         ImageReplace = "image/replace",
         ImageRename = "image/rename",
@@ -23,17 +23,17 @@ banger_durable::steps! {
         VmAcknowledge = "vm/acknowledge",
         VmKeep = "vm/keep",
         /// From here on, the VM will be deleted with its resources, even if the daemon dies.
-        VmMarkForDeletion = "vm/condemn",
+        VmMarkForDeletion = "vm/mark-for-deletion",
         VmDelete = "vm/delete",
         DeletedClear = "deleted/clear",
         CatalogRecord = "catalog/record",
-        JournalDirectory = "journal/folder",
+        JournalDirectory = "journal/directory",
         JournalProcess = "journal/process",
         /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
-        JournalUpdate = "journal/amend",
+        JournalUpdate = "journal/update",
         /// Before these, the resource is released and its row still exists.
-        JournalDeleteDirectory = "journal/strike/folder",
-        JournalDeleteProcess = "journal/strike/process",
+        JournalDeleteDirectory = "journal/delete/directory",
+        JournalDeleteProcess = "journal/delete/process",
     }
 }
 
