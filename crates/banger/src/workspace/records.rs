@@ -16,7 +16,7 @@ use crate::{error::CommandError, signals, ui::Ui};
 /// Timeout for another process that works on the same VM's workspaces; it may be sending a large repository.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Interval of attempts to take the lock.
+/// Interval of attempts to take the lock: waiting in flock(2) has no time limit, and cannot be cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Locks the records of `vm`; waits for a process that has locked them.

@@ -12,6 +12,7 @@ mod operation;
 mod phases;
 mod programs;
 mod run;
+mod sessions;
 mod signals;
 mod terminal;
 
@@ -52,7 +53,7 @@ fn tests() -> ExitCode {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(4 * processors);
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
-    let trials = [signals::trials(), killed::trials()].into_iter().flatten().collect();
+    let trials = [signals::trials(), sessions::trials(), killed::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let done = if all && !conclusion.has_failed() { killed::check_all_points_reached() } else { Ok(()) };
     if let Err(error) = done.and(host::clear()) {
