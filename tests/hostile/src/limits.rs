@@ -6,4 +6,4 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Limit on anything that should happen at once, against hanging.
-pub(crate) const GUARD: Duration = Duration::from_secs(20);
+pub(crate) const GUARD: Duration = Duration::from_secs(60);
