@@ -4,19 +4,24 @@
 pub mod confine;
 mod cpu_time;
 mod ext4;
+mod inherited;
 pub mod kvm;
 mod memory;
+pub mod netlink;
 mod session;
 mod signal;
+mod tap;
 mod terminal;
 mod vsock;
 mod watched;
 
 pub use cpu_time::process_cpu_time;
 pub use ext4::grow_ext4;
+pub use inherited::take_inherited;
 pub use memory::configure_malloc;
 pub use session::{Credentials, lead_session};
 pub use signal::signal_of;
+pub use tap::create_tap;
 pub use terminal::{Terminal, TerminalSide};
 pub use vsock::connect_vsock;
 pub use watched::Watched;

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -13,12 +13,13 @@ use rustix::{
     io::{Errno, FdFlags, fcntl_setfd},
     process::{Resource, Rlimit, getrlimit, setrlimit, setsid},
     thread::{
-        CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
+        CapabilitySet, CapabilitySets, LinkNameSpaceType, clear_ambient_capability_set,
+        move_into_link_name_space, set_capabilities, set_no_new_privs,
     },
 };
 use seccompiler::BpfProgram;
 
-use super::policy::Limits;
+use super::{Namespaces, policy::Limits};
 
 /// Restrictions that a program cannot lift.
 #[derive(Debug)]
@@ -43,12 +44,13 @@ pub(super) fn limits(limits: &Limits) -> Vec<Limit> {
     [NO_CORE, (Resource::Nofile, open_files)].into_iter().chain(optional.into_iter().flatten()).collect()
 }
 
-/// Arranges that the child leads a session of its own, with these limits and descriptors, restricted if there are
-/// `restrictions`.
+/// Arranges that the child leads a session of its own, with these limits and descriptors, in `namespaces` if they are
+/// given, restricted if there are `restrictions`.
 pub(super) fn start(
     command: &mut Command,
     limits: Vec<Limit>,
     descriptors: Vec<OwnedFd>,
+    namespaces: Option<Namespaces>,
     restrictions: Option<Restrictions>,
 ) {
     let prepare = move || -> io::Result<()> {
@@ -56,6 +58,9 @@ pub(super) fn start(
         setsid()?;
         for (resource, limit) in &limits {
             lower(*resource, *limit)?;
+        }
+        if let Some(namespaces) = &namespaces {
+            enter(namespaces)?;
         }
         close_on_exec()?;
         for descriptor in &descriptors {
@@ -75,6 +80,15 @@ pub(super) fn start(
     // SAFETY: between fork and exec the closure makes system calls only: it allocates nothing and takes no lock, as
     // everything that it uses was put together before.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Enters the namespaces: the user namespace first, which gives this process all capabilities in it.
+fn enter(namespaces: &Namespaces) -> io::Result<()> {
+    if let Some(user) = &namespaces.user {
+        move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))?;
+    }
+    move_into_link_name_space(namespaces.network.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
 }
 
 /// Sets a limit that is lower than the present one.
@@ -100,6 +114,20 @@ fn close_on_exec() -> io::Result<()> {
         // SAFETY: changes a flag of a descriptor, by its number; most of them do not exist.
         unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
+    Ok(())
+}
+
+/// Removes all capabilities but CAP_NET_ADMIN and CAP_NET_BIND_SERVICE from this process and from those it starts.
+pub(super) fn keep_network_capabilities() -> io::Result<()> {
+    const KEPT: [libc::c_int; 2] = [10, 12];
+    set_no_new_privs(true)?;
+    for capability in (0..64).filter(|capability| !KEPT.contains(capability)) {
+        // SAFETY: changes an attribute of the process. It fails for numbers that are no capability.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    let kept = CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: none })?;
     Ok(())
 }
 

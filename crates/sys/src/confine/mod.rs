@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Landlock | files, TCP, signals, Unix sockets | `landlock` |
 //! | seccomp | system calls, kinds of sockets, new processes | `seccomp` |
-//! | limits, capabilities, no new privileges, session, descriptors | the process | `child` |
+//! | limits, capabilities, no new privileges, session, descriptors, namespaces | the process | `child` |
 //!
 //! Everything is prepared before the fork. The child only makes system calls, and then becomes the program: that costs
 //! no second program start. Landlock and seccomp are left out on a kernel that has none; [`Support`] says which.
@@ -33,6 +33,29 @@ pub fn confine(
     confinement: &Confinement,
     descriptors: Vec<OwnedFd>,
 ) -> io::Result<()> {
+    confine_in(None, command, confinement, descriptors)
+}
+
+/// Namespaces for a program to run in, as descriptors of files in `/proc/PID/ns`.
+#[derive(Debug)]
+pub struct Namespaces {
+    /// The user namespace, if it is another than this process's.
+    pub user: Option<OwnedFd>,
+    /// The network namespace. It must belong to that user namespace.
+    pub network: OwnedFd,
+}
+
+/// Confines the program of `command` as [`confine`] does, in other namespaces: it keeps its user and groups, and has no
+/// capability there.
+///
+/// # Errors
+/// As [`confine`].
+pub fn confine_in(
+    namespaces: Option<Namespaces>,
+    command: &mut Command,
+    confinement: &Confinement,
+    descriptors: Vec<OwnedFd>,
+) -> io::Result<()> {
     let support = Support::of_kernel();
     let Confinement { paths, sockets, system_calls, limits } = confinement;
     let mut rules = installation::rules(Path::new(command.get_program()));
@@ -42,14 +65,14 @@ pub fn confine(
         ruleset: if support.landlock.is_ok() { landlock::ruleset(&rules, *sockets)? } else { None },
         filter: if support.seccomp { seccomp::filter(*system_calls, *sockets)? } else { None },
     };
-    child::start(command, child::limits(limits), descriptors, Some(restrictions));
+    child::start(command, child::limits(limits), descriptors, namespaces, Some(restrictions));
     Ok(())
 }
 
 /// Separates the program of `command` from this process, without confining it: a session of its own, no inherited
 /// descriptors but its standard streams and these, no core dumps.
 pub fn detach(command: &mut Command, descriptors: Vec<OwnedFd>) {
-    child::start(command, vec![child::NO_CORE], descriptors, None);
+    child::start(command, vec![child::NO_CORE], descriptors, None, None);
 }
 
 /// Takes away from this process, for good, everything but what it has open: files, sockets, programs. For a program of
@@ -63,4 +86,13 @@ pub fn keep_open_descriptors_only() -> io::Result<()> {
     }
     let filter = seccomp::filter_for_open_descriptors()?;
     seccompiler::apply_filter(&filter).map_err(io::Error::other)
+}
+
+/// Takes away from this process, for good, all capabilities but those for networks: `CAP_NET_ADMIN` and
+/// `CAP_NET_BIND_SERVICE`, which it must have. Programs that it starts as root have them too.
+///
+/// # Errors
+/// Returns an error if it does not have them.
+pub fn keep_network_capabilities() -> io::Result<()> {
+    child::keep_network_capabilities()
 }

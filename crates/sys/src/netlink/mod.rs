@@ -1,0 +1,7 @@
+//! Netlink: requests to the kernel's network configuration, and its notifications of changes.
+
+mod message;
+mod route;
+mod socket;
+
+pub use route::{AddressChanges, LinkChanges, Route};
