@@ -1,0 +1,60 @@
+//! The gateway process: it answers a guest's DNS requests from the host's side, and keeps the host out of reach.
+//!
+//! It inherits its sockets in the guest's namespace ([`Sockets`]) and has no capability. The guest is hostile, and so
+//! may the resolvers be: a request is passed on as it is, once, to a socket of its own, and only an answer to its
+//! question is passed back ([`dns`]).
+
+mod control;
+pub mod dns;
+mod forward;
+mod host;
+mod policy;
+mod resolvers;
+mod sockets;
+mod state;
+
+use std::{io, sync::Arc};
+
+use banger_api::Egress;
+use banger_sys::confine::{Confinement, Limits, Sockets as SocketKinds};
+use tokio::runtime::Builder;
+
+pub use control::set_egress;
+pub use resolvers::search_domains;
+pub use sockets::Sockets;
+use state::State;
+
+/// Number of open files: a socket for each request that waits, and some.
+const OPEN_FILES: u64 = 512;
+
+/// Returns what the gateway may do: open sockets on the host, and read the addresses of its resolvers.
+pub fn confinement() -> Confinement {
+    let limits = Limits { open_files: OPEN_FILES, file_size: Some(0), memory: None };
+    Confinement { sockets: SocketKinds::Internet, limits, ..Confinement::default() }
+}
+
+/// Runs the process `bangerd gateway EGRESS SOCKET...` until the namespace process ends.
+///
+/// # Errors
+/// Returns an error if a socket is missing.
+pub fn main(egress: Egress, sockets: &[String]) -> io::Result<()> {
+    let sockets = Sockets::parse(sockets).map_err(io::Error::other)?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(run(&sockets, egress))
+}
+
+async fn run(sockets: &Sockets, egress: Egress) -> io::Result<()> {
+    let sockets = sockets.open()?;
+    let state = Arc::new(State::new(egress, sockets.requests));
+    for udp in sockets.udp {
+        tokio::spawn(forward::serve_udp(Arc::new(udp), state.clone()));
+    }
+    for tcp in sockets.tcp {
+        tokio::spawn(forward::serve_tcp(tcp, state.clone()));
+    }
+    tokio::select! {
+        result = host::watch(sockets.route, sockets.changes, &state) => result,
+        result = control::serve(sockets.control, state.clone()) => result,
+        result = sockets.connection.run() => result,
+    }
+}

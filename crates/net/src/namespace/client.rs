@@ -1,0 +1,74 @@
+//! The daemon's side of the namespace process.
+
+use std::{io, os::fd::OwnedFd, path::Path};
+
+use banger_sys::confine::Namespaces;
+use rustix::fs::{fstat, stat};
+
+use super::wire::{GatewaySockets, Reply, Request, Started};
+use crate::message::{self, receive, send};
+
+/// Connects to the process whose socket is at `path`.
+///
+/// # Errors
+/// Returns an error if there is no such process.
+pub fn connect(path: &Path) -> io::Result<Connection> {
+    message::connect(path).map(Connection)
+}
+
+/// A connection to the process, for one request. It blocks.
+#[derive(Debug)]
+pub struct Connection(OwnedFd);
+
+impl Connection {
+    /// Creates the network.
+    ///
+    /// # Errors
+    /// Returns the process's failure, or an error if it ends or does not answer.
+    pub fn start(self, rules: String, mtu: u32) -> io::Result<Started> {
+        let (reply, descriptors) = self.request(&Request::Start { rules, mtu })?;
+        match reply {
+            Reply::Started { ipv6 } => started(ipv6, descriptors),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Replaces the rules.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); the rules then stay as they were.
+    pub fn apply(self, rules: String) -> io::Result<()> {
+        match self.request(&Request::Apply { rules })?.0 {
+            Reply::Applied => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        send(&self.0, request, &[])?;
+        let reply = receive(&self.0)?;
+        reply.ok_or_else(|| io::Error::other("the namespace process ended"))
+    }
+}
+
+fn unexpected(reply: Reply) -> io::Error {
+    match reply {
+        Reply::Failed { message } => io::Error::other(message),
+        other => io::Error::other(format!("unexpected reply {other:?}")),
+    }
+}
+
+/// Sorts the descriptors of a reply.
+fn started(ipv6: bool, descriptors: Vec<OwnedFd>) -> io::Result<Started> {
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(|| io::Error::other("a descriptor is missing"));
+    let (network, user) = (next()?, next()?);
+    // For root, pasta creates no user namespace, and a process cannot enter its own.
+    let user = if fstat(&user)?.st_ino == stat("/proc/self/ns/user")?.st_ino { None } else { Some(user) };
+    let (lifeline, requests) = (next()?, next()?);
+    let families = if ipv6 { 2 } else { 1 };
+    let udp = (0..families).map(|_| next()).collect::<io::Result<_>>()?;
+    let tcp = (0..families).map(|_| next()).collect::<io::Result<_>>()?;
+    let gateway = GatewaySockets { requests, udp, tcp };
+    Ok(Started { namespaces: Namespaces { user, network }, lifeline, gateway, ipv6 })
+}

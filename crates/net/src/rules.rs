@@ -1,0 +1,281 @@
+//! The rules of a VM's network: one text of nftables, which `nft` applies as one transaction.
+//!
+//! The same text creates the rules and replaces them: chains are emptied and filled, sets that other requests fill are
+//! kept, except the addresses of names. Connections carry the number of the rules that allowed them as their mark. So
+//! when the rules change, each open connection is judged again.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use banger_api::{Destination, Egress, EgressRule, Network};
+
+use crate::addresses::{GATEWAY, GATEWAY_V6, GUEST, GUEST_LINK_LOCAL, GUEST_V6, TAP, UPLINK};
+use crate::networks::{NEVER, NEVER_V6, PRIVATE, PRIVATE_V6};
+
+/// Maximum number of open connections of a guest: more than builds and crawlers have, few enough that those of many VMs
+/// fit into the host's table, which all namespaces share the memory of.
+const MAX_CONNECTIONS: u32 = 8192;
+
+/// Maximum number of addresses of names in a set.
+const MAX_PINS: u32 = 4096;
+
+/// Maximum number of addresses of the host in a set.
+const MAX_HOST_ADDRESSES: u32 = 1024;
+
+/// Name of the table.
+const TABLE: &str = "inet banger";
+
+/// Sets that are filled while a VM runs: names, types, and sizes.
+const HOST: &str = "host";
+const NAMES: &str = "names";
+const NAME_PORTS: &str = "name_ports";
+
+/// Returns the text that creates or replaces a VM's rules. `number` differs from that of the rules before.
+pub fn rules(egress: &Egress, number: u32) -> String {
+    let mut text = String::new();
+    // Writing to a string never fails.
+    let _ = write(&mut text, egress, number);
+    text
+}
+
+fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
+    declare(text)?;
+    for chain in ["input", "forward", "output", "egress", "allow", "refuse", "postrouting"] {
+        writeln!(text, "flush chain {TABLE} {chain}")?;
+    }
+    for set in [NAMES, NAME_PORTS] {
+        writeln!(text, "flush set {TABLE} {set}4\nflush set {TABLE} {set}6")?;
+    }
+    writeln!(
+        text,
+        r#"table {TABLE} {{
+    chain input {{
+        ct state established,related accept
+        iifname != "{TAP}" drop
+        icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} ip6 saddr {{ ::, {GUEST_V6}, {GUEST_LINK_LOCAL} }} accept
+        ip saddr != {GUEST} drop
+        ip6 saddr != {GUEST_V6} drop
+        ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
+        ip6 daddr {GATEWAY_V6} meta l4proto {{ tcp, udp }} th dport 53 accept
+        ip daddr {GATEWAY} icmp type echo-request limit rate 100/second accept
+        ip6 daddr {GATEWAY_V6} icmpv6 type echo-request limit rate 100/second accept
+        goto refuse
+    }}
+    chain output {{
+        ct state established,related accept
+        icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} accept
+    }}
+    chain forward {{
+        iifname "{UPLINK}" oifname "{TAP}" ct state established,related ct mark {number} accept
+        iifname != "{TAP}" drop
+        ip saddr != {GUEST} drop
+        ip6 saddr != {GUEST_V6} drop
+        ct state invalid drop
+        ct state established,related ct mark {number} accept
+        goto egress
+    }}
+    chain allow {{
+        ct state new ct count over {MAX_CONNECTIONS} goto refuse
+        ct mark set {number} accept
+    }}
+    chain refuse {{
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx admin-prohibited
+    }}
+    chain postrouting {{
+        oifname "{UPLINK}" masquerade
+    }}
+    chain egress {{
+        ip daddr {{ {NEVER} }} goto refuse
+        ip6 daddr {{ {NEVER_V6} }} goto refuse
+        ip daddr @{HOST}4 goto refuse
+        ip6 daddr @{HOST}6 goto refuse"#
+    )?;
+    policy(text, egress)?;
+    writeln!(text, "    }}\n}}")
+}
+
+/// Writes the declarations of everything that keeps its content, which change nothing if it exists.
+fn declare(text: &mut String) -> std::fmt::Result {
+    writeln!(text, "table {TABLE} {{")?;
+    for (family, address) in [(4, "ipv4_addr"), (6, "ipv6_addr")] {
+        writeln!(
+            text,
+            "    set {HOST}{family} {{ type {address}; size {MAX_HOST_ADDRESSES}; }}
+    set {NAMES}{family} {{ type {address}; flags timeout; size {MAX_PINS}; }}
+    set {NAME_PORTS}{family} {{ type {address} . inet_service; flags timeout; size {MAX_PINS}; }}"
+        )?;
+    }
+    for chain in ["input", "forward", "output"] {
+        writeln!(text, "    chain {chain} {{ type filter hook {chain} priority filter; policy drop; }}")?;
+    }
+    for chain in ["egress", "allow", "refuse"] {
+        writeln!(text, "    chain {chain} {{ }}")?;
+    }
+    writeln!(text, "    chain postrouting {{ type nat hook postrouting priority srcnat; }}\n}}")
+}
+
+/// Writes the rules of the policy, for destinations that a policy can allow.
+fn policy(text: &mut String, egress: &Egress) -> std::fmt::Result {
+    match egress {
+        Egress::Open => writeln!(text, "        goto allow"),
+        Egress::Public => writeln!(
+            text,
+            "        ip daddr {{ {PRIVATE} }} goto refuse\n        ip6 daddr {{ {PRIVATE_V6} }} goto refuse
+        goto allow"
+        ),
+        Egress::None => writeln!(text, "        goto refuse"),
+        Egress::List(rules) => list(text, rules),
+    }
+}
+
+/// Writes the rules of a list. Other resolvers, in clear text or over TLS (RFC 7858), would make its names meaningless:
+/// only a rule with an address and their port allows them.
+fn list(text: &mut String, rules: &[EgressRule]) -> std::fmt::Result {
+    let networks = || {
+        rules.iter().filter_map(|rule| match &rule.to {
+            Destination::Network(network) => Some((*network, rule.port)),
+            Destination::Name(_) | Destination::Below(_) => None,
+        })
+    };
+    for (network, port) in networks().filter_map(|(network, port)| Some((network, port?))) {
+        writeln!(text, "        {} {network} th dport {port} goto allow", destination(network, true))?;
+    }
+    writeln!(text, "        meta l4proto {{ tcp, udp }} th dport {{ 53, 853 }} goto refuse")?;
+    for (network, _) in networks().filter(|(_, port)| port.is_none()) {
+        writeln!(text, "        {} {network} goto allow", destination(network, false))?;
+    }
+    for (family, address) in [(4, "ip"), (6, "ip6")] {
+        writeln!(text, "        {address} daddr @{NAMES}{family} goto allow")?;
+        writeln!(
+            text,
+            "        meta l4proto {{ tcp, udp }} {address} daddr . th dport @{NAME_PORTS}{family} goto allow"
+        )?;
+    }
+    writeln!(text, "        goto refuse")
+}
+
+fn destination(network: Network, with_port: bool) -> String {
+    let family = if network.address.is_ipv4() { "ip" } else { "ip6" };
+    if with_port { format!("meta l4proto {{ tcp, udp }} {family} daddr") } else { format!("{family} daddr") }
+}
+
+/// An address of a name that the policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pin {
+    /// The address.
+    pub address: IpAddr,
+    /// The port that the name's rule allows; `None` is every port.
+    pub port: Option<u16>,
+    /// Time after which new connections are refused, in seconds.
+    pub seconds: u32,
+}
+
+/// Returns the text that allows addresses, and starts their times again if they are allowed already.
+pub fn pin(pins: &[Pin]) -> String {
+    let mut text = String::new();
+    for Pin { address, port, seconds } in pins {
+        let set = if port.is_some() { NAME_PORTS } else { NAMES };
+        let family = if address.is_ipv4() { 4 } else { 6 };
+        let port = port.map(|port| format!(" . {port}")).unwrap_or_default();
+        let element = format!("element {TABLE} {set}{family} {{ {address}{port}");
+        // An element that exists keeps its time when it is added again.
+        let _ = writeln!(text, "add {element} }}\ndelete {element} }}\nadd {element} timeout {seconds}s }}");
+    }
+    text
+}
+
+/// Returns the text that refuses the host's addresses.
+pub fn host_addresses(addresses: &[IpAddr]) -> String {
+    let mut text = String::new();
+    let (mut v4, mut v6): (Vec<Ipv4Addr>, Vec<Ipv6Addr>) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => v4.push(*address),
+            IpAddr::V6(address) => v6.push(*address),
+        }
+    }
+    let limit = usize::try_from(MAX_HOST_ADDRESSES).unwrap_or(usize::MAX);
+    let lists = [
+        (4, v4.iter().take(limit).map(ToString::to_string).collect::<Vec<_>>()),
+        (6, v6.iter().take(limit).map(ToString::to_string).collect()),
+    ];
+    for (family, list) in lists {
+        let _ = writeln!(text, "flush set {TABLE} {HOST}{family}");
+        if !list.is_empty() {
+            let _ = writeln!(text, "add element {TABLE} {HOST}{family} {{ {} }}", list.join(", "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn list() -> Egress {
+        "pypi.org,*.crates.io:443,10.0.0.5:5432,10.1.0.0/16,[2001:db8::1]:53,fd00::/8".parse().unwrap()
+    }
+
+    #[test]
+    fn the_rules_of_a_list_are_one_text() {
+        insta::assert_snapshot!(rules(&list(), 7));
+    }
+
+    #[test]
+    fn policies_differ_only_at_their_ends() {
+        let common =
+            |egress| rules(&egress, 1).lines().take_while(|line| !line.contains("@host6 goto")).count();
+        let open = rules(&Egress::Open, 1);
+        for egress in [Egress::Public, Egress::None, list()] {
+            assert_eq!(common(egress), common(Egress::Open));
+        }
+        assert!(open.ends_with("        goto allow\n    }\n}\n"), "{open}");
+        assert!(rules(&Egress::None, 1).ends_with("        goto refuse\n    }\n}\n"));
+    }
+
+    /// Runs `nft` on each text in one new network namespace. Returns the rules that it then lists.
+    fn apply(texts: &[String]) -> String {
+        let mut script = String::new();
+        for text in texts {
+            let _ = write!(script, "nft -f - <<'END'\n{text}END\n[ $? = 0 ] || exit 1\n");
+        }
+        script.push_str("nft list ruleset");
+        let mut shell = Command::new("unshare");
+        shell.args(["--map-root-user", "--net", "--", "sh", "-c", &script]).stderr(Stdio::piped());
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn nft_accepts_the_rules_and_replaces_them() {
+        let pins = pin(&[
+            Pin { address: Ipv4Addr::new(1, 2, 3, 4).into(), port: Some(443), seconds: 60 },
+            Pin { address: Ipv6Addr::LOCALHOST.into(), port: None, seconds: 3600 },
+        ]);
+        let host = host_addresses(&[Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::UNSPECIFIED.into()]);
+        let listed = apply(&[rules(&list(), 1), pins.clone(), pins.clone(), host.clone()]);
+        assert!(listed.contains("1.2.3.4 . 443 timeout 1m") && listed.contains("::1 timeout 1h"), "{listed}");
+        assert!(listed.contains("elements = { 192.0.2.1 }"), "{listed}");
+        for egress in [Egress::Open, Egress::Public, Egress::None, list()] {
+            let listed = apply(&[rules(&list(), 1), pins.clone(), host.clone(), rules(&egress, 2)]);
+            assert!(
+                !listed.contains("1.2.3.4 . 443") && listed.contains("elements = { 192.0.2.1 }"),
+                "{listed}"
+            );
+            assert!(!listed.contains("mark 0x00000001") && listed.contains("mark 0x00000002"), "{listed}");
+            // Apart from the set that was kept, they are what they are on their own.
+            let alone = apply(&[rules(&egress, 2)]);
+            let without = |text: &str| {
+                text.replace("\t\telements = { 192.0.2.1 }\n", "").replace("\t\telements = { :: }\n", "")
+            };
+            assert_eq!(without(&listed), alone);
+        }
+        let empty = apply(&[rules(&list(), 1), host, host_addresses(&[])]);
+        assert!(!empty.contains("192.0.2.1"), "{empty}");
+    }
+}
