@@ -1,6 +1,6 @@
 //! Installs what the project needs on the machine. It only checks for files, so a second run is fast.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -9,6 +9,9 @@ use crate::command::{self, check, find_program, is_root, say};
 /// Debian packages, each with a program or file that shows it is installed.
 const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "qemu-system-x86_64"),
+    ("passt", "pasta"),
+    ("nftables", "nft"),
+    ("dnsmasq-base", "dnsmasq"),
     ("mmdebstrap", "mmdebstrap"),
     ("uidmap", "newuidmap"),
     // The busybox that is not static has a program of the same name.
@@ -44,7 +47,18 @@ const PACKAGES: &[(&str, &str)] = &[
 
 pub(crate) fn run() -> Result<()> {
     packages()?;
+    tun()?;
     subordinate_ids()
+}
+
+/// Lets every user open the device of taps, as udev does; a container has no udev.
+fn tun() -> Result<()> {
+    let tun = Path::new("/dev/net/tun");
+    let is_open = |meta: fs::Metadata| meta.permissions().mode() & 0o666 == 0o666;
+    if fs::metadata(tun).is_ok_and(is_open) || !tun.exists() {
+        return Ok(());
+    }
+    check(privileged("chmod")?.arg("0666").arg(tun))
 }
 
 fn packages() -> Result<()> {

@@ -177,8 +177,19 @@ pub enum Remedy {
     InstallVmm,
     /// Make KVM usable, or run VMs without it.
     MakeKvmUsable,
-    /// Run a new VM with QEMU.
-    RunWithQemu,
+    /// Load the kernel module `tun`.
+    LoadTun,
+    /// Let users open `/dev/net/tun`.
+    OpenTun,
+    /// Let ordinary users create namespaces: set a limit of the kernel.
+    AllowNamespaces {
+        /// The limit's name (sysctl(8)).
+        limit: String,
+        /// The value that allows it.
+        value: String,
+    },
+    /// Read what a VM's network reports, or run VMs without a network.
+    ReadNetworkLog,
     /// Assign this user ranges of subordinate user and group ids (subuid(5), subgid(5)).
     AddSubordinateIds,
     /// Stop the daemon by force.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Credentials, GuestSettings, Id, Named, Size, VmName};
+use crate::{Credentials, Egress, GuestSettings, Id, Named, NetworkKind, Size, VmName};
 
 /// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -127,9 +127,12 @@ pub struct Vm {
     pub system_overlay_size: Size,
     /// Size of the work disk in bytes.
     pub disk_size: Size,
-    /// Whether it has outbound network access.
-    #[serde(default = "default_true")]
-    pub nat: bool,
+    /// Kind of its network.
+    #[serde(default)]
+    pub network_kind: NetworkKind,
+    /// Destinations that it reaches.
+    #[serde(default)]
+    pub egress: Egress,
     /// Whether it is deleted when its session ends.
     pub rm: bool,
     /// Time of its creation.
@@ -199,9 +202,12 @@ pub struct CreateVm {
     /// The VMM that runs it.
     #[serde(default)]
     pub vmm: Option<Vmm>,
-    /// Whether it has outbound network access.
+    /// Kind of its network.
     #[serde(default)]
-    pub nat: Option<bool>,
+    pub network_kind: Option<NetworkKind>,
+    /// Destinations that it reaches.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// Only create the VM, to start it later.
     #[serde(default)]
     pub no_start: bool,
@@ -259,8 +265,8 @@ pub struct KillVm {
     pub signal: KillSignal,
 }
 
-/// Request to change a VM's hardware: `PATCH /v1/vms/REF`. Unset fields stay unchanged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Request to change a VM's hardware or network: `PATCH /v1/vms/REF`. Unset fields stay unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVm {
     /// Number of virtual CPUs.
@@ -269,9 +275,12 @@ pub struct SetVm {
     /// Memory.
     #[serde(default)]
     pub memory: Option<Size>,
-    /// Whether it has outbound network access.
+    /// Kind of its network.
     #[serde(default)]
-    pub nat: Option<bool>,
+    pub network_kind: Option<NetworkKind>,
+    /// Destinations that it reaches. A running VM can change only this.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// Size of the work disk, which can only grow.
     #[serde(default)]
     pub disk_size: Option<Size>,
@@ -337,11 +346,6 @@ impl std::str::FromStr for KillSignal {
             _ => return Err(format!("{text:?} is not supported: use KILL, TERM, INT, HUP, QUIT or ABRT")),
         })
     }
-}
-
-/// Returns the value of a flag that is missing in data of an older build.
-fn default_true() -> bool {
-    true
 }
 
 /// Limits of a VM's hardware.

@@ -58,7 +58,8 @@ pub(crate) fn fill_defaults(config: &Config, request: CreateVm) -> CreateVm {
         disk_size: request.disk_size.or_else(|| Some(config.disk_size())),
         system_overlay_size: request.system_overlay_size.or_else(|| Some(config.system_overlay_size())),
         vmm: request.vmm.or(config.vmm().copied()),
-        nat: request.nat.or_else(|| Some(config.nat())),
+        network_kind: request.network_kind.or_else(|| Some(config.kind())),
+        egress: request.egress.or_else(|| Some(config.egress())),
         ..request
     }
 }

@@ -50,6 +50,8 @@ fn install(program: &str) -> String {
         "e2fsck" => "Debian: apt install e2fsprogs",
         "mmdebstrap" => "Debian: apt install mmdebstrap; elsewhere: banger image import",
         "newuidmap" => "Debian: apt install uidmap",
+        "pasta" => "Debian: apt install passt; VMs have no network without it",
+        "nft" => "Debian: apt install nftables; VMs have no network without it",
         "apt-get" | "apt-cache" => {
             "catalog kernels need a Debian or Ubuntu host; elsewhere import a kernel's package or files with: \
              banger kernel import"
@@ -172,7 +174,12 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
             "install firecracker where KVM works, or qemu; then check it with: banger doctor".to_owned()
         }
         Remedy::MakeKvmUsable => "make KVM usable, or set vm.vmm to qemu".to_owned(),
-        Remedy::RunWithQemu => "use --vmm qemu for VMs that need a network".to_owned(),
+        Remedy::LoadTun => "sudo modprobe tun".to_owned(),
+        Remedy::OpenTun => "sudo chmod 0666 /dev/net/tun".to_owned(),
+        Remedy::AllowNamespaces { limit, value } => format!("sudo sysctl -w {limit}={value}"),
+        Remedy::ReadNetworkLog => {
+            "VMs start without a network; --network none starts one without this check".to_owned()
+        }
         Remedy::AddSubordinateIds => {
             "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER".to_owned()
         }

@@ -1,7 +1,7 @@
 //! `bangerd`, the daemon that owns VMs. `banger` starts it when needed; users need not start it.
 //!
-//! It serves HTTP on a Unix socket ([`routes`]). It is also the program of two small processes: the logger of a VM's
-//! console, and the KVM probe, which may hang without harm. `bangerd doctor` checks a host on which the daemon itself
+//! It serves HTTP on a Unix socket ([`routes`]). It is also the program of small processes: the logger of a VM's
+//! console, the two processes of a VM's network, and the KVM probe, which may hang without harm. `bangerd doctor` checks a host on which the daemon itself
 //! may not be able to start.
 
 mod daemon;
@@ -16,6 +16,7 @@ mod upload;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use banger_api::Egress;
 use clap::{Parser, Subcommand};
 
 /// The daemon that owns banger's VMs
@@ -39,6 +40,20 @@ enum Command {
         /// File for the VMM's output
         vmm: PathBuf,
     },
+    /// Create a VM's network in the namespaces that pasta has created, and keep it until the VMM ends
+    #[command(hide = true)]
+    Namespace {
+        /// The program nft
+        nft: PathBuf,
+    },
+    /// Answer a guest's DNS requests
+    #[command(hide = true)]
+    Gateway {
+        /// The VM's egress policy
+        egress: Egress,
+        /// Sockets that it inherits
+        sockets: Vec<String>,
+    },
     /// Test whether KVM can run a guest, and print the result as JSON
     #[command(hide = true)]
     KvmProbe,
@@ -58,6 +73,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
+        Some(Command::Namespace { nft }) => ended("network namespace", banger_engine::namespace_main(nft)),
+        Some(Command::Gateway { egress, sockets }) => {
+            ended("gateway", banger_engine::gateway_main(egress, &sockets))
+        }
         Some(Command::KvmProbe) => banger_engine::kvm_probe_main(),
         #[cfg(feature = "fail-points")]
         Some(Command::FailPoints) => {
@@ -69,4 +88,13 @@ fn main() -> ExitCode {
         }
         Some(Command::Doctor) => doctor::run(),
     }
+}
+
+/// Returns the exit code of a VM's helper. An error is written to standard error, which is the VM's log.
+fn ended(what: &str, result: std::io::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // Nothing else can be done if the log is gone, too.
+    let _ =
+        std::io::Write::write_all(&mut std::io::stderr(), format!("bangerd {what}: {error}\n").as_bytes());
+    ExitCode::FAILURE
 }

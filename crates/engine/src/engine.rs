@@ -114,6 +114,7 @@ impl Engine {
             kernels: kernels.clone(),
             initrds,
             sessions: sessions.clone(),
+            network_warning: vm::NetworkWarning::default(),
         });
         let actors = Arc::new(Actors::new(services.clone()));
         let vms = Arc::new(Vms::new(services.clone(), actors.clone(), operations.clone()));

@@ -33,6 +33,22 @@ pub enum EngineError {
         /// The cause.
         source: io::Error,
     },
+    /// A VM's network could not be created.
+    #[error("cannot create the network of VM {name}: {source}")]
+    Network {
+        /// The VM's name.
+        name: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A running VM's network could not be changed.
+    #[error("cannot change the network of VM {name}: {source}")]
+    NetworkChange {
+        /// The VM's name.
+        name: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// An image, kernel or disk could not be created.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -63,7 +79,10 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::Api(error) => error,
             EngineError::Store(error) => error.into(),
-            EngineError::File { source, .. } | EngineError::Program { source, .. } => {
+            EngineError::File { source, .. }
+            | EngineError::Program { source, .. }
+            | EngineError::Network { source, .. }
+            | EngineError::NetworkChange { source, .. } => {
                 let kind = match source.kind() {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
                     io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,

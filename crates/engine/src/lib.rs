@@ -37,6 +37,7 @@ mod vm;
 mod vmms;
 mod watch;
 
+pub use banger_net::{gateway::main as gateway_main, namespace::main as namespace_main};
 pub use banger_vmm::probe_main as kvm_probe_main;
 pub use cache::Cache;
 pub use catalog::Catalogs;

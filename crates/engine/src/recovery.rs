@@ -234,6 +234,11 @@ async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<VmProces
             (Some(process), role) => processes.add(role, process),
             // Without it, only the guest's later output is lost.
             (None, ProcessRole::Console) => {}
+            // The VM runs on without a network.
+            (None, ProcessRole::Pasta | ProcessRole::Gateway) => {
+                let why = format!("none: its {role} ended; restart the VM to connect it again");
+                services.store.set_vm_network(&record.id, &why)?;
+            }
             (None, _) => return Ok(None),
         }
     }

@@ -32,7 +32,7 @@ pub(crate) struct ProcessId {
     pub(crate) started: u64,
     /// Id of that boot. Journals of earlier builds lack it.
     pub(crate) boot_id: Option<String>,
-    /// Device and inode of the program's file. Journals of earlier builds lack it.
+    /// Device and inode of the program's file. pasta, and journals of earlier builds, lack it.
     pub(crate) executable: Option<(u64, u64)>,
 }
 
@@ -48,6 +48,12 @@ pub(crate) enum ProcessRole {
     /// Writes the output of the guest and the VMM to logs. Ends by itself, after the VMM.
     #[serde(rename = "console")]
     Console,
+    /// Connects the VM's namespaces to the host's network. The namespace process ends with it.
+    #[serde(rename = "pasta")]
+    Pasta,
+    /// Answers the guest's DNS requests. Ends with the namespace process.
+    #[serde(rename = "gateway")]
+    Gateway,
 }
 
 impl fmt::Display for ProcessRole {
@@ -56,6 +62,8 @@ impl fmt::Display for ProcessRole {
             Self::Vmm => "VMM",
             Self::VsockDevice => "vsock device",
             Self::Console => "console",
+            Self::Pasta => "pasta",
+            Self::Gateway => "gateway",
         })
     }
 }

@@ -25,4 +25,4 @@ mod pasta;
 pub mod rules;
 
 pub use message::listen;
-pub use pasta::{Missing, Pasta, find};
+pub use pasta::{Missing, Pasta, find, restriction};

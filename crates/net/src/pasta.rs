@@ -3,9 +3,10 @@
 use std::{
     env,
     ffi::OsString,
-    fs::OpenOptions,
-    os::unix::fs::PermissionsExt,
+    fs::{self, OpenOptions},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::addresses::{
@@ -18,13 +19,22 @@ const PROGRAM: &str = "pasta";
 /// The device that creates taps.
 const TUN: &str = "/dev/net/tun";
 
-/// Files with limits of namespaces, and the value of each that forbids an ordinary user to create one.
-const LIMITS: [(&str, &str); 3] = [
-    ("/proc/sys/user/max_user_namespaces", "0"),
-    ("/proc/sys/user/max_net_namespaces", "0"),
-    // Debian's kernels before 6.1, and some others.
-    ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+/// Limits of namespaces: their names, files, and values that allow them. The last one is of Debian's older kernels.
+const LIMITS: [(&str, &str, &str); 3] = [
+    ("user.max_user_namespaces", "/proc/sys/user/max_user_namespaces", "65536"),
+    ("user.max_net_namespaces", "/proc/sys/user/max_net_namespaces", "65536"),
+    ("kernel.unprivileged_userns_clone", "/proc/sys/kernel/unprivileged_userns_clone", "1"),
 ];
+
+/// AppArmor's limit of Ubuntu: a program without a profile cannot use user namespaces. pasta's package has a profile.
+const APPARMOR: (&str, &str, &str) = (
+    "kernel.apparmor_restrict_unprivileged_userns",
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+    "0",
+);
+
+/// The host's IPv6 addresses, with the names of their interfaces.
+const IPV6_ADDRESSES: &str = "/proc/net/if_inet6";
 
 /// Directories in which AppArmor's profile of pasta lets it run programs.
 const ENV: &str = "/usr/bin/env";
@@ -48,10 +58,12 @@ pub enum Missing {
     #[error("{TUN} cannot be opened by this user")]
     TunNotPermitted,
     /// A limit forbids namespaces.
-    #[error("this kernel lets ordinary users create no namespaces: {file} is 0")]
+    #[error("this kernel lets users create no namespaces: {limit} must be {value}")]
     Namespaces {
-        /// File of the limit.
-        file: &'static str,
+        /// Name of the limit.
+        limit: &'static str,
+        /// A value that allows them.
+        value: &'static str,
     },
 }
 
@@ -78,13 +90,29 @@ pub fn find() -> Result<Pasta, Missing> {
         }
         Err(_) => return Err(Missing::NoTun),
     }
-    let is_forbidden =
-        |(file, value): &(&str, &str)| std::fs::read_to_string(file).is_ok_and(|text| text.trim() == *value);
     // Root's namespaces have a limit, too.
-    match LIMITS.iter().find(|limit| is_forbidden(limit)) {
-        Some((file, _)) => Err(Missing::Namespaces { file }),
+    match LIMITS.iter().find(|(_, file, _)| is(file, "0")) {
+        Some((limit, _, value)) => Err(Missing::Namespaces { limit, value }),
         None => Ok(found),
     }
+}
+
+/// Returns the limit that may be the reason why pasta, which [`find`] has found, cannot create namespaces.
+pub fn restriction() -> Option<Missing> {
+    let (limit, file, value) = APPARMOR;
+    is(file, "1").then_some(Missing::Namespaces { limit, value })
+}
+
+fn is(file: &str, value: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.trim() == value)
+}
+
+/// Returns the interface of the host that stands for the outside: one with a link-local IPv6 address, without which
+/// pasta has no IPv6, else loopback. `text` has the host's IPv6 addresses in the format of `/proc/net/if_inet6`.
+fn interface(text: &str) -> String {
+    let link_local = text.lines().find(|line| line.starts_with("fe80"));
+    let name = link_local.and_then(|line| line.split_ascii_whitespace().last());
+    name.unwrap_or("lo").to_owned()
 }
 
 /// Returns the first executable `name` in `PATH` and the usual directories.
@@ -99,15 +127,25 @@ fn search(name: &str) -> Option<PathBuf> {
 }
 
 impl Pasta {
+    /// Returns pasta with the namespace process, which inherits the listening socket, not yet started.
+    pub fn command(&self, bangerd: &Path, listener: OwnedFd) -> Command {
+        let mut command = Command::new(&self.program);
+        let interface = interface(&fs::read_to_string(IPV6_ADDRESSES).unwrap_or_default());
+        command
+            .args(self.arguments(&interface, &[bangerd, Path::new("namespace"), &self.nft]))
+            .stdin(listener);
+        command
+    }
+
     /// Returns the arguments with which pasta creates the namespaces and runs `command` in them.
     ///
-    /// It needs no route of the host: the loopback interface stands for the outside, and everything that pasta would
-    /// copy from it is given. So a host that goes offline and returns needs nothing. Nothing is forwarded to the guest,
-    /// and pasta's own gateway, which leads to the host's loopback, does not exist.
-    pub fn arguments(&self, command: &[&Path]) -> Vec<OsString> {
+    /// It needs no route of the host: everything that pasta would copy from an interface of the host is given. So a host
+    /// that goes offline and returns needs nothing. Nothing is forwarded to the guest, and pasta's own gateway, which
+    /// leads to the host's loopback, does not exist.
+    fn arguments(&self, interface: &str, command: &[&Path]) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["--foreground", "--quiet", "--no-map-gw"].map(Into::into).into();
         let mut option = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
-        option("--interface", "lo".to_owned());
+        option("--interface", interface.to_owned());
         option("--mac-addr", mac_text(PASTA_MAC));
         option("--address", UPLINK_ADDRESS.to_string());
         option("--netmask", PREFIX.to_string());
@@ -136,7 +174,10 @@ mod tests {
     #[test]
     fn nothing_is_forwarded_and_nothing_is_copied_from_the_host() {
         let pasta = Pasta { program: "/usr/bin/pasta".into(), nft: "/usr/sbin/nft".into() };
-        let arguments = pasta.arguments(&[Path::new("/opt/bangerd"), Path::new("namespace")]);
+        let addresses = "00000000000000000000000000000001 01 80 10 80       lo\n\
+             fe8000000000000000fc00fffe000001 04 40 20 80     eth0\n";
+        assert_eq!((interface(addresses), interface("")), ("eth0".to_owned(), "lo".to_owned()));
+        let arguments = pasta.arguments("lo", &[Path::new("/opt/bangerd"), Path::new("namespace")]);
         let text = arguments.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         let text = text.replace("--runas 0 --netns-only ", "");
         assert_eq!(

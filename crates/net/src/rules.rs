@@ -4,10 +4,7 @@
 //! kept, except the addresses of names. Connections carry the number of the rules that allowed them as their mark. So
 //! when the rules change, each open connection is judged again.
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{fmt::Write as _, net::IpAddr};
 
 use banger_api::{Destination, Egress, EgressRule, Network};
 
@@ -22,13 +19,17 @@ const MAX_CONNECTIONS: u32 = 8192;
 const MAX_PINS: u32 = 4096;
 
 /// Maximum number of addresses of the host in a set.
-const MAX_HOST_ADDRESSES: u32 = 1024;
+const MAX_HOST_ADDRESSES: usize = 1024;
+
+/// Maximum number of routes that are compared with a destination.
+const MAX_ROUTES: usize = 1024;
 
 /// Name of the table.
 const TABLE: &str = "inet banger";
 
 /// Sets that are filled while a VM runs: names, types, and sizes.
 const HOST: &str = "host";
+const ROUTES: &str = "routes";
 const NAMES: &str = "names";
 const NAME_PORTS: &str = "name_ports";
 
@@ -91,7 +92,9 @@ fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
         ip daddr {{ {NEVER} }} goto refuse
         ip6 daddr {{ {NEVER_V6} }} goto refuse
         ip daddr @{HOST}4 goto refuse
-        ip6 daddr @{HOST}6 goto refuse"#
+        ip6 daddr @{HOST}6 goto refuse
+        ip daddr != @{ROUTES}4 goto refuse
+        ip6 daddr != @{ROUTES}6 goto refuse"#
     )?;
     policy(text, egress)?;
     writeln!(text, "    }}\n}}")
@@ -104,6 +107,7 @@ fn declare(text: &mut String) -> std::fmt::Result {
         writeln!(
             text,
             "    set {HOST}{family} {{ type {address}; size {MAX_HOST_ADDRESSES}; }}
+    set {ROUTES}{family} {{ type {address}; flags interval; auto-merge; }}
     set {NAMES}{family} {{ type {address}; flags timeout; size {MAX_PINS}; }}
     set {NAME_PORTS}{family} {{ type {address} . inet_service; flags timeout; size {MAX_PINS}; }}"
         )?;
@@ -187,25 +191,25 @@ pub fn pin(pins: &[Pin]) -> String {
     text
 }
 
-/// Returns the text that refuses the host's addresses.
-pub fn host_addresses(addresses: &[IpAddr]) -> String {
+/// Returns the text that refuses the host's addresses, and what the host has no route to: pasta answers nothing then.
+pub fn host(addresses: &[IpAddr], routes: &[Network]) -> String {
     let mut text = String::new();
-    let (mut v4, mut v6): (Vec<Ipv4Addr>, Vec<Ipv6Addr>) = (Vec::new(), Vec::new());
-    for address in addresses {
-        match address {
-            IpAddr::V4(address) => v4.push(*address),
-            IpAddr::V6(address) => v6.push(*address),
-        }
-    }
-    let limit = usize::try_from(MAX_HOST_ADDRESSES).unwrap_or(usize::MAX);
-    let lists = [
-        (4, v4.iter().take(limit).map(ToString::to_string).collect::<Vec<_>>()),
-        (6, v6.iter().take(limit).map(ToString::to_string).collect()),
-    ];
-    for (family, list) in lists {
-        let _ = writeln!(text, "flush set {TABLE} {HOST}{family}");
-        if !list.is_empty() {
-            let _ = writeln!(text, "add element {TABLE} {HOST}{family} {{ {} }}", list.join(", "));
+    for (family, is_v4) in [(4, true), (6, false)] {
+        let addresses = addresses.iter().filter(|address| address.is_ipv4() == is_v4);
+        let addresses = addresses.take(MAX_HOST_ADDRESSES).map(ToString::to_string);
+        let routes = routes.iter().filter(|route| route.address.is_ipv4() == is_v4);
+        let routes: Vec<_> = match routes.clone().find(|route| route.prefix == 0) {
+            Some(default) => vec![default],
+            // Of a router, which needs no such help.
+            None if routes.clone().count() > MAX_ROUTES => continue,
+            None => routes.collect(),
+        };
+        let routes = routes.into_iter().map(|Network { address, prefix }| format!("{address}/{prefix}"));
+        for (set, list) in [(HOST, addresses.collect::<Vec<_>>()), (ROUTES, routes.collect())] {
+            let _ = writeln!(text, "flush set {TABLE} {set}{family}");
+            if !list.is_empty() {
+                let _ = writeln!(text, "add element {TABLE} {set}{family} {{ {} }}", list.join(", "));
+            }
         }
     }
     text
@@ -214,7 +218,10 @@ pub fn host_addresses(addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr},
+        process::{Command, Stdio},
+    };
 
     fn list() -> Egress {
         "pypi.org,*.crates.io:443,10.0.0.5:5432,10.1.0.0/16,[2001:db8::1]:53,fd00::/8".parse().unwrap()
@@ -257,7 +264,9 @@ mod tests {
             Pin { address: Ipv4Addr::new(1, 2, 3, 4).into(), port: Some(443), seconds: 60 },
             Pin { address: Ipv6Addr::LOCALHOST.into(), port: None, seconds: 3600 },
         ]);
-        let host = host_addresses(&[Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::UNSPECIFIED.into()]);
+        let routes = ["0.0.0.0/0", "10.0.0.0/8", "2001:db8::/32"].map(|route| route.parse().unwrap());
+        let addresses = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::UNSPECIFIED.into()];
+        let host = super::host(&addresses, &routes);
         let listed = apply(&[rules(&list(), 1), pins.clone(), pins.clone(), host.clone()]);
         assert!(listed.contains("1.2.3.4 . 443 timeout 1m") && listed.contains("::1 timeout 1h"), "{listed}");
         assert!(listed.contains("elements = { 192.0.2.1 }"), "{listed}");
@@ -271,11 +280,14 @@ mod tests {
             // Apart from the set that was kept, they are what they are on their own.
             let alone = apply(&[rules(&egress, 2)]);
             let without = |text: &str| {
-                text.replace("\t\telements = { 192.0.2.1 }\n", "").replace("\t\telements = { :: }\n", "")
+                text.replace("\t\telements = { 0.0.0.0/0 }\n", "")
+                    .replace("\t\telements = { 2001:db8::/32 }\n", "")
+                    .replace("\t\telements = { 192.0.2.1 }\n", "")
+                    .replace("\t\telements = { :: }\n", "")
             };
             assert_eq!(without(&listed), alone);
         }
-        let empty = apply(&[rules(&list(), 1), host, host_addresses(&[])]);
+        let empty = apply(&[rules(&list(), 1), host, super::host(&[], &[])]);
         assert!(!empty.contains("192.0.2.1"), "{empty}");
     }
 }

@@ -36,14 +36,14 @@ mod message;
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use init::{Executable, InitKind, Root, find_init, kind_of_init};
 pub use message::{
-    Accept, AddressConfig, BootMark, Configure, Connect, CopyDirection, CopyFiles, DiskUsage, Endpoint, Exec,
-    ExecControl, ExitStatus, FailureKind, Greeting, Inspection, InterfaceUsage, Listen, Listener,
-    NetworkConfig, PowerOff, Reply, Request, Sftp, SubcommandFailure, TerminalSize, Transport, Workspace,
-    WorkspaceAction,
+    Accept, AddressConfig, AddressV6Config, BootMark, Configure, Connect, CopyDirection, CopyFiles,
+    DiskUsage, Endpoint, Exec, ExecControl, ExitStatus, FailureKind, Greeting, Inspection, InterfaceUsage,
+    Listen, Listener, NetworkConfig, PowerOff, Reply, Request, Sftp, SubcommandFailure, TerminalSize,
+    Transport, Workspace, WorkspaceAction,
 };
 
 /// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
-pub const GENERATION: u32 = 5;
+pub const GENERATION: u32 = 6;
 
 /// Vsock ports that only a process with `CAP_NET_BIND_SERVICE` can bind (Linux, net/vmw_vsock/af_vsock.c).
 pub const PRIVILEGED_PORTS: std::ops::Range<u32> = 0..1024;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,15 @@ pub struct NetworkConfig {
     /// Maximum size of a packet in bytes; `None` keeps the interface's own.
     #[serde(default)]
     pub mtu: Option<u32>,
+    /// IPv6 addresses of the interface. Since generation 6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses_v6: Vec<AddressV6Config>,
+    /// Default gateway for IPv6. Since generation 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// Search domains for `/etc/resolv.conf`. Since generation 6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
 }
 
 /// An address with its prefix length.
@@ -125,6 +134,15 @@ pub struct AddressConfig {
     /// The address.
     pub address: Ipv4Addr,
     /// Prefix length in bits, 0 to 32.
+    pub prefix: u8,
+}
+
+/// An IPv6 address with its prefix length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressV6Config {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// Prefix length in bits, 0 to 128.
     pub prefix: u8,
 }
 
@@ -644,6 +662,26 @@ mod tests {
         let configure = Configure { env: vec!["A=b".into()], ..Configure::default() };
         let wire = serde_json::to_string(&configure).unwrap();
         assert!(wire.ends_with(r#""locale":null,"env":["A=b"]}"#), "{wire}");
+    }
+
+    #[test]
+    fn messages_of_generation_6_keep_their_encoding() {
+        let network = NetworkConfig {
+            interface: "eth0".into(),
+            addresses: Vec::new(),
+            gateway: None,
+            nameservers: Vec::new(),
+            mtu: Some(1500),
+            addresses_v6: vec![AddressV6Config { address: Ipv6Addr::LOCALHOST, prefix: 64 }],
+            gateway_v6: Some(Ipv6Addr::LOCALHOST),
+            search: vec!["example".into()],
+        };
+        assert_eq!(
+            serde_json::to_string(&network).unwrap(),
+            r#"{"interface":"eth0","addresses":[],"gateway":null,"nameservers":[],"mtu":1500,"addresses_v6":[{"address":"::1","prefix":64}],"gateway_v6":"::1","search":["example"]}"#
+        );
+        let older: NetworkConfig = serde_json::from_str(r#"{"interface":"eth0","addresses":[]}"#).unwrap();
+        assert_eq!((older.addresses_v6.len(), older.gateway_v6, older.search.len()), (0, None, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use banger_sys::confine::{Access, Confinement, Limits, Sockets, SystemCalls};
 
-use crate::{Accel, Network, VmSpec};
+use crate::{Accel, VmSpec};
 
 /// Number of open files of a VMM: its disks and devices, and a socket for each of the guest's connections.
 const VMM_FILES: u64 = 4096;
@@ -12,6 +12,8 @@ const VMM_FILES: u64 = 4096;
 const DEVICE_FILES: u64 = 1024;
 
 const KVM: &str = "/dev/kvm";
+
+const TUN: &str = "/dev/net/tun";
 
 /// Returns what each process may do, by its name.
 pub fn confinements() -> [(&'static str, Confinement); 4] {
@@ -26,7 +28,7 @@ pub fn confinements() -> [(&'static str, Confinement); 4] {
         largest_file: 1 << 30,
         vsock_cid: 3,
         ready_port: 1,
-        network: Network::User,
+        network: None,
         run_dir: "run".into(),
     };
     [
@@ -38,7 +40,7 @@ pub fn confinements() -> [(&'static str, Confinement); 4] {
     ]
 }
 
-/// Firecracker: the VM's files, its sockets, and KVM. It installs a filter of system calls in each of its threads.
+/// Firecracker: the VM's files, its sockets, its tap, and KVM. It installs a filter of system calls in each of its threads.
 pub(crate) fn firecracker(spec: &VmSpec) -> Confinement {
     let confinement = Confinement {
         sockets: Sockets::Unix,
@@ -50,13 +52,9 @@ pub(crate) fn firecracker(spec: &VmSpec) -> Confinement {
     hardware(spec, confinement).allow(&spec.run_dir, Access::All).allow(KVM, Access::Device)
 }
 
-/// QEMU: the VM's files, KVM, and connections to the internet if its user network makes them. It inherits its sockets.
+/// QEMU: the VM's files, its tap, and KVM. It inherits its sockets.
 pub(crate) fn qemu(spec: &VmSpec, accel: Accel, vhost_vsock: bool) -> Confinement {
-    let sockets = match spec.network {
-        Network::User => Sockets::Internet,
-        Network::Isolated | Network::None => Sockets::Denied,
-    };
-    let confinement = Confinement { sockets, limits: vmm_limits(spec), ..Confinement::default() };
+    let confinement = Confinement { limits: vmm_limits(spec), ..Confinement::default() };
     let mut confinement = hardware(spec, confinement).allow("/etc/qemu", Access::Read);
     if accel == Accel::Kvm {
         confinement = confinement.allow(KVM, Access::Device);
@@ -89,7 +87,10 @@ fn vmm_limits(spec: &VmSpec) -> Limits {
 }
 
 fn hardware(spec: &VmSpec, confinement: Confinement) -> Confinement {
-    let confinement = confinement.allow(&spec.kernel, Access::Read).allow(&spec.initrd, Access::Read);
+    let mut confinement = confinement.allow(&spec.kernel, Access::Read).allow(&spec.initrd, Access::Read);
+    if spec.network.is_some() {
+        confinement = confinement.allow(TUN, Access::Device);
+    }
     spec.disks.iter().fold(confinement, |all, disk| {
         all.allow(&disk.path, if disk.read_only { Access::Read } else { Access::Write })
     })

@@ -28,8 +28,6 @@ pub use discover::{HostVmms, VmmSearch, discover};
 pub use error::VmmError;
 pub use kind::{Accel, VmmKind};
 pub use probe::{KvmSource, probe_main};
-pub use spec::{
-    Disk, GuestNetwork, InheritedSocket, LaunchPlan, Network, ProcessSpec, Role, SocketSide, VmSpec,
-};
+pub use spec::{Disk, InheritedSocket, LaunchPlan, ProcessSpec, Role, SocketSide, Tap, VmSpec};
 pub use verdict::{KvmProbe, KvmVerdict};
 pub use vmm::{BoxFuture, Control, Vmm};

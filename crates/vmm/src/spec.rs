@@ -1,6 +1,9 @@
 //! A VM's hardware, and the plan to start it, both as plain data.
 
-use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use banger_sys::confine::Confinement;
 
@@ -29,9 +32,10 @@ pub struct VmSpec {
     pub vsock_cid: u32,
     /// Host port that the guest connects to when it is up, unless the plan has another.
     pub ready_port: u32,
-    /// The VM's network.
-    pub network: Network,
-    /// The VM's own directory for sockets and configuration. Must be short: a socket's path has at most 107 bytes.
+    /// The VM's network card; `None` for no network.
+    pub network: Option<Tap>,
+    /// The VM's own directory for sockets and configuration, in which its processes run. Must be short: a socket's path
+    /// has at most 107 bytes.
     pub run_dir: PathBuf,
 }
 
@@ -44,15 +48,31 @@ pub struct Disk {
     pub read_only: bool,
 }
 
-/// Network of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// No network.
-    None,
-    /// User-mode network, without privileges: out through the host's own connections.
-    User,
-    /// A network interface that reaches nothing.
-    Isolated,
+impl Disk {
+    /// Returns the path by which the VMM opens the disk. A VM's own disk has a name in the directory in which its
+    /// processes run: so a copy of a running VM finds its own copy of the disk there.
+    pub(crate) fn vmm_path(&self) -> &Path {
+        match self.path.file_name() {
+            Some(name) if !self.read_only => Path::new(name),
+            _ => &self.path,
+        }
+    }
+}
+
+/// A network card, connected to a tap that exists in the network namespace in which the VMM runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tap {
+    /// Name of the tap.
+    pub name: String,
+    /// Hardware address of the card.
+    pub mac: [u8; 6],
+}
+
+impl Tap {
+    /// Returns the hardware address as text.
+    pub(crate) fn mac_text(&self) -> String {
+        self.mac.map(|byte| format!("{byte:02x}")).join(":")
+    }
 }
 
 /// Everything needed to start a VM.
@@ -60,6 +80,8 @@ pub enum Network {
 pub struct LaunchPlan {
     /// Files to write before the processes start.
     pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// Symbolic links to create before: their paths and targets.
+    pub links: Vec<(PathBuf, PathBuf)>,
     /// Processes to start, in this order; the VMM is last.
     pub processes: Vec<ProcessSpec>,
     /// The VMM's control socket: Firecracker's API, or QMP.
@@ -68,10 +90,6 @@ pub struct LaunchPlan {
     pub guest: GuestChannel,
     /// Host port that the guest connects to when it is up.
     pub ready_port: u32,
-    /// Network for the agent to configure; `None` without a network.
-    pub network: Option<GuestNetwork>,
-    /// Description of the network for users.
-    pub network_note: String,
 }
 
 /// A process of a VM.
@@ -89,6 +107,8 @@ pub struct ProcessSpec {
     pub ready: Option<PathBuf>,
     /// What the process may do.
     pub confinement: Confinement,
+    /// Whether it runs in the VM's network namespace, if there is one.
+    pub in_network: bool,
 }
 
 /// A Unix socket that a process inherits, so that it need not be able to create any.
@@ -118,19 +138,12 @@ pub enum Role {
     Vmm,
 }
 
-/// Network configuration for the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestNetwork {
-    /// Interface name in the guest.
-    pub interface: String,
-    /// The guest's address.
-    pub address: Ipv4Addr,
-    /// Its prefix length in bits.
-    pub prefix: u8,
-    /// Address of the gateway.
-    pub gateway: Ipv4Addr,
-    /// Address of the DNS resolver.
-    pub nameserver: Ipv4Addr,
+impl VmSpec {
+    /// Returns the links by which the VMM opens the VM's own disks.
+    pub(crate) fn links(&self) -> Vec<(PathBuf, PathBuf)> {
+        let own = self.disks.iter().filter(|disk| !disk.read_only);
+        own.map(|disk| (self.run_dir.join(disk.vmm_path()), disk.path.clone())).collect()
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +162,7 @@ pub(crate) fn spec_for_test() -> VmSpec {
         largest_file: 1 << 30,
         vsock_cid: 3,
         ready_port: 1025,
-        network: Network::User,
+        network: Some(Tap { name: "tap0".into(), mac: [2, 0, 0, 0, 0, 1] }),
         run_dir: "/run/vms/v".into(),
     }
 }

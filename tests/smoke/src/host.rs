@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    internet,
     run::{Finished, Running, until_event},
     tree,
 };
@@ -31,6 +32,8 @@ fn template() -> Result<PathBuf> {
 pub struct Host {
     dir: TempDir,
     programs: PathBuf,
+    /// A process in whose namespaces everything runs.
+    inside: Option<u32>,
 }
 
 impl Host {
@@ -60,10 +63,18 @@ impl Host {
     /// # Errors
     /// Returns an error as [`tiny`](Self::tiny) does.
     pub fn with_git() -> Result<Self> {
+        Self::with_program("git")
+    }
+
+    /// Returns a host that also has an image with busybox and this program, whose name it has.
+    ///
+    /// # Errors
+    /// Returns an error as [`tiny`](Self::tiny) does, or if the program is not installed.
+    pub fn with_program(name: &str) -> Result<Self> {
         let host = Self::new()?;
-        let tar = host.path("git.tar");
-        tree::tar_with(&tar, &["/usr/bin/git"])?;
-        host.ok(&["image", "import", "git", &tar.display().to_string()])?;
+        let tar = host.path("program.tar");
+        tree::tar_with(&tar, &[&format!("/usr/bin/{name}")])?;
+        host.ok(&["image", "import", name, &tar.display().to_string()])?;
         fs::remove_file(&tar)?;
         Ok(host)
     }
@@ -88,6 +99,12 @@ impl Host {
         Ok(self)
     }
 
+    /// Returns this host with everything that it runs in the namespaces of process `pid`.
+    pub(crate) fn in_namespaces_of(mut self, pid: u32) -> Self {
+        self.inside = Some(pid);
+        self
+    }
+
     /// Returns a host on which banger has never run.
     ///
     /// # Errors
@@ -99,7 +116,7 @@ impl Host {
         let parent =
             template.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
         let dir = tempfile::Builder::new().prefix("smoke-").tempdir_in(parent)?;
-        let host = Self { dir, programs };
+        let host = Self { dir, programs, inside: None };
         for name in ["state", "cache", "config", "run"] {
             fs::create_dir_all(host.path(name))?;
         }
@@ -136,7 +153,10 @@ impl Host {
 
     /// Returns any program with this host's environment, not yet started.
     pub fn tool(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match self.inside {
+            Some(pid) => internet::inside(pid, program),
+            None => Command::new(program),
+        };
         command.env_remove("BANGER_LOG").env("HOME", self.dir.path()).env("NO_COLOR", "1");
         for (variable, name) in [
             ("XDG_STATE_HOME", "state"),

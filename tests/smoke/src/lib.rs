@@ -8,6 +8,7 @@
 mod agreement;
 mod files;
 mod host;
+mod internet;
 mod registry;
 mod run;
 mod runner;
@@ -18,6 +19,7 @@ mod tree;
 pub use banger_smoke_macros::scenario;
 pub use files::FileServer;
 pub use host::Host;
+pub use internet::Internet;
 #[doc(hidden)]
 pub use inventory::submit;
 pub use registry::{Forwarding, Proxy, Registry, layout, run};

@@ -3,7 +3,6 @@
 
 pub(crate) mod files;
 pub(crate) mod locale;
-mod netlink;
 mod network;
 pub(crate) mod sshd;
 mod timezone;
@@ -38,9 +37,7 @@ pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
     let hosts = files::hosts(&old, request.hostname.as_deref(), &request.hosts);
     files::replace("/etc/hosts", &hosts).map_err(Failure::io("write /etc/hosts"))?;
     network::apply(request.network.as_ref())?;
-    let servers = request.network.as_ref().map(|network| network.nameservers.as_slice()).unwrap_or_default();
-    if !servers.is_empty() {
-        let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    if let Some(lines) = request.network.as_ref().and_then(network::resolver) {
         files::replace("/etc/resolv.conf", &lines).map_err(Failure::io("write /etc/resolv.conf"))?;
     }
     if let Some(name) = &request.timezone {
@@ -65,9 +62,14 @@ pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
 
 /// Checks a host name, because it is written to files that other programs parse.
 fn check_name(name: &str) -> Result<(), Failure> {
-    let fits = !name.is_empty() && name.len() <= 253;
-    if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {
+    if is_name(name) {
         return Ok(());
     }
     Err(Failure::new(FailureKind::Invalid, format!("{name:?} is not a host name")))
+}
+
+/// Returns whether `name` has the form of a host name or domain.
+fn is_name(name: &str) -> bool {
+    let fits = !name.is_empty() && name.len() <= 253;
+    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }

@@ -5,7 +5,7 @@ use super::{
     RegistryHost, Scope, Setting,
     value::{RawValue, Value, within},
 };
-use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
+use crate::{Defaults, Egress, ImageName, Limits, Name, NetworkKind, Period, Size, Vmm};
 
 /// Generates [`KEYS`], the fields of a [`Layer`], and the accessors of a [`Config`] from the declarations.
 macro_rules! keys {
@@ -83,7 +83,7 @@ macro_rules! keys {
         #[doc = $help]
         pub fn $name(&self) -> $type {
             let default: fn(&Config) -> $type = $default;
-            self.layer.$name.as_ref().map_or_else(|| default(self), |set| set.value)
+            self.layer.$name.as_ref().map_or_else(|| default(self), |set| set.value.clone())
         }
     };
     (@accessor $help:literal $name:ident $type:ident optional $default:expr) => {
@@ -119,8 +119,6 @@ keys! {
         Some("BANGER_SYSTEM_OVERLAY_SIZE"), default(|_| Defaults::DISK_SIZE);
     /// VMM that runs VMs
     vmm: Vmm, Project, Some("BANGER_VMM"), optional("firecracker where KVM works, else qemu");
-    /// Outbound network access of VMs
-    nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
     /// Policy for user files that a project's banger.toml requests: ask, always or never
     project_file_sync: ProjectPolicy, Host, Some("BANGER_PROJECT_FILE_SYNC"), default(|_| ProjectPolicy::Ask);
     /// Policy for ports of the host that a repository requests: ask, always or never
@@ -129,6 +127,14 @@ keys! {
     stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::MAX_STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP_TIMEOUT);
     /// Timeout for the first answer of a guest's agent
     ready_timeout: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::READY_TIMEOUT);
+
+    [network]
+    /// Network of VMs: user, or none
+    kind: NetworkKind, Project, Some("BANGER_NETWORK"), default(|_| NetworkKind::User);
+    /// Destinations that VMs reach: open, public, none, or a list
+    egress: Egress, Project, Some("BANGER_EGRESS"), default(|_| Egress::Open);
+    /// Maximum size of a packet in bytes
+    mtu: u32 in 1280..=65520, Host, None, default(|_| 1500);
 
     [daemon]
     /// Sampling interval for the resource use of running VMs
@@ -139,6 +145,21 @@ keys! {
     [ssh]
     /// Start a stopped VM when ssh connects to it
     autostart: bool, Host, Some("BANGER_SSH_AUTOSTART"), default(|_| false);
+}
+
+impl Layer {
+    /// Drops a project's network settings that allow more than `lower`, the user's and the host's: a repository that
+    /// is not trusted cannot widen them.
+    fn within(mut self, lower: &Self) -> Self {
+        if self.project.is_none() {
+            return self;
+        }
+        let limit = lower.egress.as_ref().map(|limit| &limit.value);
+        self.egress = self.egress.filter(|own| limit.is_none_or(|limit| own.value.is_within(limit)));
+        let is_off = lower.kind.as_ref().is_some_and(|limit| limit.value == NetworkKind::None);
+        self.kind = self.kind.filter(|_| !is_off);
+        self
+    }
 }
 
 impl Key {
@@ -171,7 +192,9 @@ pub struct Config {
 impl Config {
     /// Stacks `layers`, strongest first, over the defaults for `host`.
     pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostResources) -> Self {
-        let layer = layers.into_iter().reduce(Layer::merge_over).unwrap_or_default();
+        let weakest_first = layers.into_iter().collect::<Vec<_>>().into_iter().rev();
+        let layer =
+            weakest_first.fold(Layer::default(), |lower, layer| layer.within(&lower).merge_over(lower));
         Self { layer, host }
     }
 

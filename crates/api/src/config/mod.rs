@@ -195,14 +195,17 @@ mod tests {
                 environment,
                 file(Owner::Project, "[vm]\nvcpu = 6\nmemory = '6G'\n"),
                 file(Owner::User, "[vm]\nvcpu = 5\nmemory = '5G'\ndisk_size = '5G'\n"),
-                file(Owner::System, "[vm]\nvcpu = 4\nmemory = '4G'\ndisk_size = '4G'\nnat = false\n"),
+                file(
+                    Owner::System,
+                    "[vm]\nvcpu = 4\nmemory = '4G'\ndisk_size = '4G'\n[network]\negress = 'none'\n",
+                ),
             ],
             HostResources::default(),
         );
         assert_eq!(config.vcpu(), 7);
         assert_eq!(config.memory(), Size::gib(6));
         assert_eq!(config.disk_size(), Size::gib(5));
-        assert!(!config.nat());
+        assert_eq!(config.egress(), crate::Egress::None);
         assert_eq!(config.stop_timeout(), Period::seconds(10));
         let entries = config.entries();
         let entry = |name| entries.iter().find(|key| key.name == name).unwrap();
@@ -211,8 +214,29 @@ mod tests {
             (entry("memory").value.as_str(), entry("memory").origin.as_str()),
             ("6G", "/repo/banger.toml:3")
         );
-        assert_eq!((entry("nat").layer, entry("nat").value.as_str()), ("system", "false"));
+        assert_eq!((entry("egress").layer, entry("egress").value.as_str()), ("system", "none"));
         assert_eq!((entry("vmm").layer, entry("vmm").short.as_deref()), ("built in", None));
+    }
+
+    #[test]
+    fn a_project_narrows_the_network_and_does_not_widen_it() {
+        let egress = |project: &str, user: &str| {
+            let text = |egress: &str| format!("[network]\negress = {egress}\n");
+            let layers = [file(Owner::Project, &text(project)), file(Owner::User, &text(user))];
+            Config::new(layers, HostResources::default()).egress().to_string()
+        };
+        assert_eq!(egress("['pypi.org', '*.crates.io:443']", "'public'"), "pypi.org,*.crates.io:443");
+        assert_eq!(egress("'open'", "'public'"), "public");
+        assert_eq!(egress("['10.0.0.1']", "'public'"), "public");
+        assert_eq!(egress("'public'", "['pypi.org']"), "pypi.org");
+        let layers = [file(Owner::Project, "[network]\negress = 'public'\nkind = 'none'\n")];
+        let config = Config::new(layers, HostResources::default());
+        assert_eq!((config.egress(), config.kind()), (crate::Egress::Public, crate::NetworkKind::None));
+        let layers = [
+            file(Owner::Project, "[network]\nkind = 'user'\n"),
+            file(Owner::User, "[network]\nkind = 'none'\n"),
+        ];
+        assert_eq!(Config::new(layers, HostResources::default()).kind(), crate::NetworkKind::None);
     }
 
     #[test]

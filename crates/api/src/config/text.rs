@@ -132,7 +132,7 @@ impl Layer {
 }
 
 fn raw<'a>(value: &'a DeValue<'_>) -> RawValue<'a> {
-    let value_of = |shape, text| RawValue { shape, text };
+    let value_of = |shape, text: &'a str| RawValue { shape, text: text.into() };
     match value {
         DeValue::String(text) => value_of(Shape::String, text.as_ref()),
         DeValue::Integer(number) if number.radix() == 10 => value_of(Shape::Integer, number.as_str()),
@@ -141,7 +141,10 @@ fn raw<'a>(value: &'a DeValue<'_>) -> RawValue<'a> {
         DeValue::Boolean(false) => value_of(Shape::Boolean, "false"),
         DeValue::Float(_) => value_of(Shape::Other, "a fraction"),
         DeValue::Datetime(_) => value_of(Shape::Other, "a date or time"),
-        DeValue::Array(_) => value_of(Shape::Other, "a list"),
+        DeValue::Array(values) => match values.iter().map(|value| value.get_ref().as_str()).collect() {
+            Some::<Vec<_>>(strings) => RawValue { shape: Shape::Strings, text: strings.join(",").into() },
+            None => value_of(Shape::Other, "a list"),
+        },
         DeValue::Table(_) => value_of(Shape::Other, "a table"),
     }
 }
@@ -153,6 +156,11 @@ fn keys(owner: Owner) -> impl Iterator<Item = (&'static str, &'static str)> + Cl
 }
 
 fn unknown_key(owner: Owner, section: &str, name: &str, line: usize) -> String {
+    if (section, name) == ("vm", "nat") {
+        return format!(
+            "unknown key vm.nat on line {line}: write egress = \"none\" or \"open\" below [network]"
+        );
+    }
     let section_keys = keys(owner).filter(|key| key.0 == section).map(|key| key.1);
     let suggestion =
         nearest(name, section_keys.clone()).map(|suggestion| format!("did you mean {suggestion}?"));
@@ -205,7 +213,7 @@ mod tests {
     fn values_of_all_types_are_parsed() {
         let config = read(
             Owner::User,
-            "# mine\n[vm]\nmemory = \"4G\"\nvcpu = 3\nvmm = \"qemu\"\ndisk_size = 1024\nnat = false\n\
+            "# mine\n[vm]\nmemory = \"4G\"\nvcpu = 3\nvmm = \"qemu\"\ndisk_size = 1024\n\
              [daemon]\nauto_stop_stale_after = \"2h\"\nstats_interval = 30\n",
         )
         .unwrap();
@@ -223,7 +231,11 @@ mod tests {
             ("[vm]\ncolour = 1\n", "unknown key vm.colour on line 2: [vm] has image, kernel, vcpu"),
             ("\n[vmm]\n", "unknown section vmm on line 2: did you mean [vm]?"),
             ("memory = '4G'\n", "unknown key memory on line 1: did you mean memory, below [vm]?"),
-            ("network = 1\n", "unknown key network on line 1: the sections are [vm] and [daemon]"),
+            (
+                "colour = 1\n",
+                "unknown key colour on line 1: the sections are [vm] and [network] and [daemon]",
+            ),
+            ("network = 1\n", "network on line 1 is a section"),
             ("vm = 1\n", "vm on line 1 is a section"),
             ("[vm]\nmemory = 'lots'\n", "vm.memory on line 2: \"lots\" is not a size"),
             ("[vm]\nmemory = '64M'\n", "vm.memory on line 2: 64M is out of range: from 128M to 1T"),
@@ -232,7 +244,18 @@ mod tests {
                 "vm.vcpu on line 2: the string \"4\" is not valid here: expected a number",
             ),
             ("[vm]\nvcpu = 0\n", "vm.vcpu on line 2: 0 is out of range: from 1 to 32"),
-            ("[vm]\nnat = [true]\n", "vm.nat on line 2: a list is not valid here: expected true or false"),
+            (
+                "[ssh]\nautostart = [true]\n",
+                "ssh.autostart on line 2: a list is not valid here: expected true or false",
+            ),
+            (
+                "[ssh]\nautostart = ['a']\n",
+                "ssh.autostart on line 2: a list is not valid here: expected true",
+            ),
+            ("[vm]\nnat = false\n", "vm.nat on line 2: write egress = \"none\" or \"open\" below [network]"),
+            ("[network]\negress = ['a..b']\n", "network.egress on line 2: \"a..b\" is not open"),
+            ("[network]\negress = [1]\n", "network.egress on line 2: a list is not valid here"),
+            ("[network]\nmtu = 100\n", "network.mtu on line 2: 100 is out of range: from 1280 to 65520"),
             ("[vm]\nvmm = 'xen'\n", "vm.vmm on line 2: \"xen\" is not a VMM"),
             ("[vm]\nimage = 'Böx'\n", "vm.image on line 2: 'B' at position 1"),
             ("[vm]\nmemory = \n", "invalid TOML on line 2"),

@@ -1,14 +1,14 @@
 //! Types of configuration values, and their parsing.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
+use std::{borrow::Cow, fmt, ops::RangeInclusive, str::FromStr};
 
-use crate::{ImageName, InvalidPeriod, Name, Period, Size, Vmm};
+use crate::{Egress, ImageName, InvalidPeriod, Name, NetworkKind, Period, Size, Vmm};
 
 /// A value, with its type in the source.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct RawValue<'a> {
     pub(super) shape: Shape,
-    pub(super) text: &'a str,
+    pub(super) text: Cow<'a, str>,
 }
 
 /// Type of a value in its source.
@@ -22,6 +22,8 @@ pub(super) enum Shape {
     Integer,
     /// A TOML boolean.
     Boolean,
+    /// A TOML array of strings; the text has them with commas between.
+    Strings,
     /// Any other TOML type; the text names it.
     Other,
 }
@@ -39,9 +41,10 @@ pub(super) trait Value: Sized {
     /// Parses `raw`, or returns the reason why it is invalid.
     fn from_raw(raw: &RawValue<'_>) -> Result<Self, String> {
         if raw.shape == Shape::Untyped || Self::SHAPES.contains(&raw.shape) {
-            return Self::parse(raw.text);
+            return Self::parse(&raw.text);
         }
         Err(match raw.shape {
+            Shape::Strings => format!("a list is not valid here: expected {}", Self::EXPECTED),
             Shape::Other => format!("{} is not valid here: expected {}", raw.text, Self::EXPECTED),
             Shape::String => {
                 format!("the string {:?} is not valid here: expected {}", raw.text, Self::EXPECTED)
@@ -70,6 +73,8 @@ values! {
     Size: String | Integer, "a size such as \"4G\", or a number of MiB";
     Period: String | Integer, "a duration such as \"90s\", or a number of seconds";
     ProjectPolicy: String, "\"ask\", \"always\" or \"never\"";
+    Egress: String | Strings, "\"open\", \"public\", \"none\", or a list of destinations such as [\"pypi.org\", \"10.0.0.5:5432\"]";
+    NetworkKind: String, "\"user\" or \"none\"";
     AutoStop: String | Integer, "a duration such as \"2h\", or \"off\"";
 }
 

@@ -60,7 +60,7 @@ impl Layer {
             let Some(value) = lookup(name).filter(|value| !value.is_empty()) else { continue };
             let error = |problem| ConfigError { place: name.to_owned(), problem, part: ConfigPart::Variable };
             let text = value.to_str().ok_or_else(|| error("it is not UTF-8".to_owned()))?;
-            let raw = RawValue { shape: Shape::Untyped, text };
+            let raw = RawValue { shape: Shape::Untyped, text: text.into() };
             layer.set(key, &raw, Origin::Variable(name)).map_err(error)?;
         }
         Ok(layer)
@@ -81,7 +81,7 @@ mod tests {
         let error = read("BANGER_MEMORY", "lots").unwrap_err();
         assert!(error.starts_with("cannot use BANGER_MEMORY: \"lots\" is not a size"), "{error}");
         assert!(read("BANGER_VCPU", "33").unwrap_err().contains("from 1 to 32"));
-        assert!(read("BANGER_NAT", "maybe").unwrap_err().contains("neither true nor false"));
+        assert!(read("BANGER_SSH_AUTOSTART", "maybe").unwrap_err().contains("neither true nor false"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::logs::console_logger_confinement;
 pub(super) fn all(support: &Support) -> Vec<Check> {
     let vmms = banger_vmm::confinements().map(|(name, confinement)| (name, Some(confinement)));
     let console = ("console logger", Some(console_logger_confinement(Path::new("vm"))));
-    let kinds = vmms.into_iter().chain([console]).chain(banger_image::confinements());
+    let gateway = ("gateway", Some(banger_net::gateway::confinement()));
+    let kinds = vmms.into_iter().chain([console, gateway]).chain(banger_image::confinements());
     kinds
         .map(|(name, confinement)| {
             let name = format!("{name} process");
@@ -75,7 +76,7 @@ mod tests {
             // mmdebstrap is never confined.
             let (confined, unconfined): (Vec<_>, Vec<_>) =
                 checks.into_iter().partition(|(name, ..)| name != "mmdebstrap process");
-            assert!(confined.len() == 7 && unconfined.len() == 1, "{confined:?} {unconfined:?}");
+            assert!(confined.len() == 8 && unconfined.len() == 1, "{confined:?} {unconfined:?}");
             for (_, verdict, message) in confined {
                 assert!(verdict == Verdict::Warn && message.contains(text), "{message}");
             }

@@ -8,6 +8,7 @@ mod capacity;
 mod confinement;
 mod files;
 mod finding;
+mod network;
 mod platform;
 mod store;
 mod vmm;
@@ -44,6 +45,9 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     let store = store::open(&store_file(dirs));
     let mut checks = vec![platform::architecture(), platform::kernel()];
     checks.extend(vmm::all(&vmms.detect().await, config.vmm().copied()));
+    let bangerd = programs.bangerd.clone();
+    // A panic would be a bug, and leaves the check out.
+    checks.extend(tokio::task::spawn_blocking(move || network::check(&bangerd)).await.ok());
     checks.extend(platform::tools());
     checks.extend(confinement::all(Support::of_kernel()));
     checks.extend(files::all(dirs, programs));

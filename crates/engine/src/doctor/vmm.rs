@@ -1,7 +1,7 @@
 //! Checks of KVM and the VMMs.
 
 use banger_api::{ApiError, Check, ErrorKind, Remedy, Vmm as ApiVmm};
-use banger_vmm::{Accel, HostVmms, KvmVerdict, VmmKind};
+use banger_vmm::{Accel, HostVmms, KvmVerdict};
 
 use crate::{error::EngineError, vmms::kind};
 
@@ -39,7 +39,7 @@ fn install_remedy(name: &str) -> Remedy {
     }
 }
 
-/// Returns the VMM used for a VM that requests none, and its guest's network.
+/// Returns the VMM used for a VM that requests none.
 fn chosen(host: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     let (vmm, slower) = match banger_vmm::choose(configured.map(kind), host) {
         Ok(chosen) => chosen,
@@ -68,17 +68,6 @@ fn chosen(host: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
         }
         None => Check::pass("VMM", name),
     };
-    let network = match vmm.kind() {
-        VmmKind::Qemu => Check::pass("network", "user mode: guests reach the network through qemu"),
-        VmmKind::Firecracker => Check::warn(
-            "network",
-            ApiError::new(
-                ErrorKind::Unreachable,
-                "user mode: guests have no network with firecracker yet; exec, shell and pipes work without one",
-            )
-            .remedy(Remedy::RunWithQemu),
-        ),
-    };
     let dns = Check::pass("DNS", "127.0.0.1:42069 is not used in user mode");
-    vec![used, network, dns]
+    vec![used, dns]
 }

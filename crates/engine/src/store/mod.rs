@@ -31,7 +31,7 @@ pub(crate) use catalogs::SignedTimes;
 pub(crate) use images::{ImageRecord, RegisteredFile};
 pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
-pub(crate) use vms::{Handle, NewVm, VmRecord};
+pub(crate) use vms::{Handle, NetworkSockets, NewVm, USER_NETWORK, VmRecord};
 
 /// The schema, one migration per version. A released migration is never changed.
 const MIGRATIONS: &[&str] = &["
@@ -76,6 +76,11 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE catalogs (
         url TEXT NOT NULL, key TEXT NOT NULL, signed_at INTEGER NOT NULL, PRIMARY KEY (url, key)
     ) STRICT;
+", "
+    ALTER TABLE vms ADD COLUMN network_kind TEXT NOT NULL DEFAULT 'user';
+    ALTER TABLE vms ADD COLUMN egress TEXT NOT NULL DEFAULT 'open';
+    UPDATE vms SET egress = 'none' WHERE nat = 0;
+    ALTER TABLE vms DROP COLUMN nat;
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.

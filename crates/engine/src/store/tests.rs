@@ -155,7 +155,10 @@ fn a_store_of_any_earlier_schema_keeps_its_rows() {
         let store = Store::open(&path).unwrap();
         for vms in [read_only.vms().unwrap(), store.vms().unwrap()] {
             let [vm] = vms.as_slice() else { panic!("{vms:?}") };
-            assert_eq!((vm.name.as_str(), vm.image.as_str(), vm.nat), ("box", "image", true));
+            assert_eq!(
+                (vm.name.as_str(), vm.image.as_str(), vm.egress.to_string().as_str()),
+                ("box", "image", "open")
+            );
         }
         let version: usize =
             store.connection().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, EventKind, Id, LastRun, Named, SetVm, Size, VmName, VmState, Vmm, visible_lines};
+use banger_api::{
+    Accel, Egress, EventKind, Id, LastRun, Named, NetworkKind, SetVm, Size, VmName, VmState, Vmm,
+    visible_lines,
+};
 use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
@@ -46,8 +49,8 @@ pub(crate) struct VmRecord {
     pub(crate) vmm: Option<Vmm>,
     /// The VMM and accelerator of its last run.
     pub(crate) ran_with: Option<LastRun>,
-    /// True if its network reaches the outside.
-    pub(crate) nat: bool,
+    pub(crate) network_kind: NetworkKind,
+    pub(crate) egress: Egress,
     pub(crate) rm: bool,
     pub(crate) cid: u32,
     /// True once a client knows of the VM. Else the next daemon deletes it.
@@ -88,6 +91,21 @@ pub(crate) struct Handle {
     pub(crate) agent_port: u32,
     /// The network, as text.
     pub(crate) network: String,
+    /// The sockets of its network's processes, if it has a network.
+    #[serde(default)]
+    pub(crate) sockets: Option<NetworkSockets>,
+}
+
+/// Text of a network without problems.
+pub(crate) const USER_NETWORK: &str = "user";
+
+/// Sockets of the processes of a VM's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkSockets {
+    /// Of the namespace process.
+    pub(crate) namespace: PathBuf,
+    /// Of the gateway.
+    pub(crate) gateway: PathBuf,
 }
 
 fn unprivileged_agent_port() -> u32 {
@@ -106,7 +124,8 @@ pub(crate) struct NewVm {
     pub(crate) system_overlay_size: Size,
     pub(crate) disk_size: Size,
     pub(crate) vmm: Option<Vmm>,
-    pub(crate) nat: bool,
+    pub(crate) network_kind: NetworkKind,
+    pub(crate) egress: Egress,
     pub(crate) rm: bool,
     pub(crate) created_at: Timestamp,
     /// The directory of its disks, which does not exist yet.
@@ -134,7 +153,8 @@ impl Store {
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
-                disk_size, vmm, nat, rm, cid, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                disk_size, vmm, network_kind, egress, rm, cid, created_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
             let values = params![
                 vm.id.as_str(),
                 vm.name.as_str(),
@@ -146,7 +166,8 @@ impl Store {
                 vm.system_overlay_size.as_bytes(),
                 vm.disk_size.as_bytes(),
                 vm.vmm.map(|vmm| vmm.to_string()),
-                vm.nat,
+                vm.network_kind.to_string(),
+                vm.egress.to_string(),
                 vm.rm,
                 cid,
                 vm.created_at.to_string(),
@@ -207,19 +228,30 @@ impl Store {
     /// Changes a VM's hardware; unset fields keep their values. Setting a VMM clears what the VM last ran with.
     pub(crate) fn set_vm_hardware(&self, id: &Id, changes: &SetVm) -> Result<(), StoreError> {
         let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
-            nat = coalesce(?, nat), disk_size = coalesce(?, disk_size), vmm = coalesce(?5, vmm),
-            ran_with = iif(?5 IS NULL, ran_with, NULL) WHERE id = ?6 RETURNING name";
+            network_kind = coalesce(?, network_kind), egress = coalesce(?, egress),
+            disk_size = coalesce(?, disk_size), vmm = coalesce(?6, vmm),
+            ran_with = iif(?6 IS NULL, ran_with, NULL) WHERE id = ?7 RETURNING name";
         let bytes = |size: Option<Size>| size.map(Size::as_bytes);
         let values = params![
             changes.vcpu,
             bytes(changes.memory),
-            changes.nat,
+            changes.network_kind.map(|mode| mode.to_string()),
+            changes.egress.as_ref().map(ToString::to_string),
             bytes(changes.disk_size),
             changes.vmm.map(|vmm| vmm.to_string()),
             id.as_str()
         ];
         self.write_and_publish(Step::VmSet, |transaction| {
             let name = returned_name(transaction, update, values)?;
+            Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
+        })
+    }
+
+    /// Records the state of a running VM's network, as text.
+    pub(crate) fn set_vm_network(&self, id: &Id, network: &str) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET handle = json_set(handle, '$.network', ?) WHERE id = ? AND handle IS NOT NULL RETURNING name";
+        self.write_and_publish(Step::VmSet, |transaction| {
+            let name = returned_name(transaction, update, params![network, id.as_str()])?;
             Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
         })
     }
@@ -306,7 +338,8 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         disk_size: Size::bytes(row.get("disk_size")?),
         vmm: vmm.map(serde_json::from_value).transpose().map_err(|error| value("vmm", error))?,
         ran_with: has_run.then(|| json(row, "ran_with")).transpose()?,
-        nat: row.get("nat")?,
+        network_kind: parsed(row, "network_kind")?,
+        egress: parsed(row, "egress")?,
         rm: row.get("rm")?,
         cid: row.get("cid")?,
         acknowledged: row.get("acknowledged")?,
@@ -339,7 +372,8 @@ impl VmRecord {
             disk_size: Size::gib(8),
             vmm: None,
             ran_with: None,
-            nat: true,
+            network_kind: NetworkKind::User,
+            egress: Egress::Open,
             rm: false,
             cid: 3,
             acknowledged: true,

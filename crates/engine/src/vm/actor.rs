@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, GuestSettings, Id, KillSignal, Remedy, SetVm, SubjectKind, VmName,
+    ApiError, CommitVm, Egress, ErrorKind, GuestSettings, Id, KillSignal, Remedy, SetVm, SubjectKind, VmName,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,9 @@ use crate::{
     store::{ImageRecord, VmRecord},
 };
 
+/// Time within which the VMM's own exit is noticed, after which its network ends.
+const NETWORK_EXIT_GRACE: Duration = Duration::from_secs(1);
+
 /// Maximum number of requests in the actor's queue; further requests are refused as busy.
 const MAX_QUEUED: usize = 8;
 
@@ -36,6 +39,7 @@ pub(crate) enum Change {
     Pause,
     Resume,
     Set(SetVm),
+    SetEgress(Egress),
     Delete {
         force: bool,
     },
@@ -64,6 +68,7 @@ impl ActorRequest {
             Self::Change(Change::Pause, _) => Request::Pause,
             Self::Change(Change::Resume, _) => Request::Resume,
             Self::Change(Change::Set(_), _) => Request::Set,
+            Self::Change(Change::SetEgress(_), _) => Request::SetEgress,
             Self::Change(Change::Delete { force }, _) => Request::Delete { force: *force },
             Self::Commit(..) => Request::Commit,
             Self::Verify(_) => Request::Verify,
@@ -131,6 +136,10 @@ impl Actor {
                         self.handle_exit(exit).await;
                         continue;
                     }
+                    exit = self.processes.first_network_exit() => {
+                        self.handle_network_exit(exit).await;
+                        continue;
+                    }
                 },
             };
             let record = match self.record() {
@@ -185,6 +194,9 @@ impl Actor {
                     Change::Set(changes) => {
                         queue.run(change::change(services, record, &context, changes)).await
                     }
+                    Change::SetEgress(egress) => {
+                        queue.run(change::set_egress(services, record, &context, egress)).await
+                    }
                     Change::Delete { .. } => queue.run(stop::delete(services, id, processes)).await,
                 };
                 let is_deleted = is_deletion && result.is_ok();
@@ -208,6 +220,20 @@ impl Actor {
     fn record(&self) -> Result<VmRecord, EngineError> {
         let record = self.services.store.vm(&self.id)?;
         record.ok_or_else(|| ApiError::new(ErrorKind::NotFound, format!("no VM {}", self.id)).into())
+    }
+
+    /// Records that a VM has lost its network, unless its processes have ended with the VMM.
+    async fn handle_network_exit(&mut self, exit: ProcessExit) {
+        self.processes.network.clear();
+        // An exit status can be read only once.
+        if let Ok(cause) = tokio::time::timeout(NETWORK_EXIT_GRACE, self.processes.first_exit()).await {
+            return self.handle_exit(cause).await;
+        }
+        tracing::warn!(vm = %self.id, %exit, "the VM has lost its network");
+        let why = format!("none: {exit}; restart the VM to connect it again");
+        if let Err(error) = self.services.store.set_vm_network(&self.id, &why) {
+            tracing::error!(vm = %self.id, %error, "cannot record that the VM has no network");
+        }
     }
 
     /// Cleans up after a process of a running VM has exited.

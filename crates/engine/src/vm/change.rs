@@ -1,10 +1,10 @@
-//! Changes a VM's hardware while the VM is down.
+//! Changes a VM's hardware while the VM is down, and its egress policy at any time.
 
 use std::{fs, path::Path};
 
-use banger_api::{ApiError, ErrorKind, SetVm, Size};
+use banger_api::{ApiError, Egress, ErrorKind, SetVm, Size};
 
-use super::services::Services;
+use super::{network, services::Services};
 use crate::{error::EngineError, operation::Context, store::VmRecord};
 
 /// Sets the hardware of the VM of `record`, effective at its next start.
@@ -22,6 +22,26 @@ pub(super) async fn change(
         }
         grow(services, record, context, size).await?;
     }
+    services.store.set_vm_hardware(&record.id, &changes)?;
+    Ok(())
+}
+
+/// Sets the egress policy. In a running VM, open connections are judged by the new policy, too.
+pub(super) async fn set_egress(
+    services: &Services,
+    record: &VmRecord,
+    context: &Context,
+    egress: Egress,
+) -> Result<(), EngineError> {
+    if let Some(sockets) = record.handle.as_ref().and_then(|handle| handle.sockets.clone()) {
+        let (name, egress) = (record.name.to_string(), egress.clone());
+        let apply = move |_: &Context| {
+            let applied = network::set_egress(&sockets, &egress);
+            applied.map_err(|source| EngineError::NetworkChange { name, source })
+        };
+        context.blocking(apply).await?;
+    }
+    let changes = SetVm { egress: Some(egress), ..SetVm::default() };
     services.store.set_vm_hardware(&record.id, &changes)?;
     Ok(())
 }

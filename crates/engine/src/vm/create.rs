@@ -132,7 +132,8 @@ impl Vms {
                 .down_to(Limits::DISK_UNIT),
             disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()).down_to(Limits::DISK_UNIT),
             vmm: request.vmm,
-            nat: request.nat.unwrap_or_else(|| defaults.nat()),
+            network_kind: request.network_kind.unwrap_or_else(|| defaults.kind()),
+            egress: request.egress.clone().unwrap_or_else(|| defaults.egress()),
             rm: request.rm,
             created_at: Timestamp::now(),
         };

@@ -11,7 +11,10 @@ pub(super) enum Request {
     Kill,
     Pause,
     Resume,
+    /// Change what applies at the next start.
     Set,
+    /// Change the egress policy, which applies at once.
+    SetEgress,
     /// Create an image from its disks.
     Commit,
     /// Compare it with its store record.
@@ -40,7 +43,12 @@ impl Work {
             Request::Start => Self::Start,
             Request::Stop => Self::Stop,
             Request::Restart => Self::Restart,
-            Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Verify => Self::Short,
+            Request::Kill
+            | Request::Pause
+            | Request::Resume
+            | Request::Set
+            | Request::SetEgress
+            | Request::Verify => Self::Short,
             Request::Commit => Self::Commit,
             Request::Delete { .. } => Self::Delete,
         }
@@ -113,7 +121,10 @@ fn decide_busy(work: Work, request: Request) -> Decision {
         | (Work::Commit, Request::Delete { force: true }) => Interrupt,
         (Work::Commit, Request::Delete { force: false }) => Refuse(Refusal::Busy(work)),
         (Work::Short | Work::Commit, _)
-        | (Work::Start | Work::Restart, Request::Start | Request::Pause | Request::Resume)
+        | (
+            Work::Start | Work::Restart,
+            Request::Start | Request::Pause | Request::Resume | Request::SetEgress,
+        )
         | (Work::Stop, Request::Start | Request::Stop | Request::Restart | Request::Commit) => Wait,
         _ => Refuse(Refusal::Busy(work)),
     }
@@ -147,6 +158,7 @@ mod tests {
             Request::Pause,
             Request::Resume,
             Request::Set,
+            Request::SetEgress,
             Request::Commit,
             Request::Verify,
             Request::Delete { force: false },
@@ -219,9 +231,12 @@ mod tests {
                 Request::Restart => Work::Restart,
                 Request::Commit => Work::Commit,
                 Request::Delete { .. } => Work::Delete,
-                Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Verify => {
-                    Work::Short
-                }
+                Request::Kill
+                | Request::Pause
+                | Request::Resume
+                | Request::Set
+                | Request::SetEgress
+                | Request::Verify => Work::Short,
             };
             self.state = match work {
                 Work::Start => VmState::Starting,
@@ -240,9 +255,12 @@ mod tests {
                 Request::Stop | Request::Kill => VmState::Stopped,
                 Request::Pause if success => VmState::Paused,
                 Request::Resume if success => VmState::Running,
-                Request::Pause | Request::Resume | Request::Set | Request::Commit | Request::Verify => {
-                    self.state
-                }
+                Request::Pause
+                | Request::Resume
+                | Request::Set
+                | Request::SetEgress
+                | Request::Commit
+                | Request::Verify => self.state,
                 Request::Delete { .. } => {
                     self.deleted = success;
                     self.state

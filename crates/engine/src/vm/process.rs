@@ -86,6 +86,8 @@ pub(crate) struct VmProcesses {
     pub(crate) vmm: Option<LiveProcess>,
     /// Processes that the VMM needs to run.
     pub(crate) helpers: Vec<(ProcessRole, LiveProcess)>,
+    /// Processes of its network, without which it runs on.
+    pub(crate) network: Vec<(ProcessRole, LiveProcess)>,
     /// The console logger: it exits by itself, after the VMM.
     pub(crate) console: Option<LiveProcess>,
 }
@@ -96,6 +98,7 @@ impl VmProcesses {
         match role {
             ProcessRole::Vmm => self.vmm = Some(process),
             ProcessRole::VsockDevice => self.helpers.push((role, process)),
+            ProcessRole::Pasta | ProcessRole::Gateway => self.network.push((role, process)),
             ProcessRole::Console => self.console = Some(process),
         }
     }
@@ -103,21 +106,16 @@ impl VmProcesses {
     /// Waits until the VMM or a helper exits; for ever if there are none. If several have exited, returns the
     /// process that most likely caused the others to exit.
     pub(crate) async fn first_exit(&self) -> ProcessExit {
-        let mut exits: Vec<_> =
-            self.needed().map(|(role, process)| (role, Box::pin(process.wait()))).collect();
-        let first = std::future::poll_fn(|context| {
-            for (role, wait) in &mut exits {
-                if let Poll::Ready(reason) = wait.as_mut().poll(context) {
-                    return Poll::Ready(ProcessExit { role: *role, reason });
-                }
-            }
-            Poll::Pending
-        })
-        .await;
+        let first = first_exit(self.needed()).await;
         let others = self.needed().filter(|(role, _)| *role != first.role);
         let others =
             others.filter_map(|(role, process)| Some(ProcessExit { role, reason: process.try_wait()? }));
         others.fold(first, |cause, exit| if exit.cause_rank() > cause.cause_rank() { exit } else { cause })
+    }
+
+    /// Waits until a process of the network exits; for ever if there are none.
+    pub(crate) async fn first_network_exit(&self) -> ProcessExit {
+        first_exit(self.network.iter().map(|(role, process)| (*role, process))).await
     }
 
     /// Returns the processes that the VM needs to run.
@@ -140,6 +138,20 @@ impl VmProcesses {
             tracing::warn!(pid = console.pid, "the console logger has not ended");
         }
     }
+}
+
+/// Waits until one of the processes exits; for ever if there are none.
+async fn first_exit<'a>(processes: impl Iterator<Item = (ProcessRole, &'a LiveProcess)>) -> ProcessExit {
+    let mut exits: Vec<_> = processes.map(|(role, process)| (role, Box::pin(process.wait()))).collect();
+    std::future::poll_fn(|context| {
+        for (role, wait) in &mut exits {
+            if let Poll::Ready(reason) = wait.as_mut().poll(context) {
+                return Poll::Ready(ProcessExit { role: *role, reason });
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Returns the identity of process `pid`, or `None` if there is no such process.

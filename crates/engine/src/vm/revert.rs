@@ -6,7 +6,7 @@ use super::{marker, process};
 use crate::{
     error::EngineError,
     files::remove_dir,
-    resource::Resource,
+    resource::{ProcessRole, Resource},
     store::{Scope, Store},
 };
 
@@ -30,13 +30,17 @@ pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), E
 async fn release(resource: &Resource) -> Result<(), EngineError> {
     match resource {
         Resource::Directory { path } => remove_dir(path),
-        Resource::Process { id: Some(id), .. } => match process::adopt(id)? {
-            Some(process) => process.kill().await,
-            None => Ok(()),
-        },
-        Resource::Process { marker, .. } => {
-            for process in marker::find(marker)? {
+        Resource::Process { role, marker, id, .. } => {
+            if let Some(id) = id
+                && let Some(process) = process::adopt(id)?
+            {
                 process.kill().await?;
+            }
+            // pasta has started a process itself, which ends with it, but not at once.
+            if id.is_none() || *role == ProcessRole::Pasta {
+                for process in marker::find(marker)? {
+                    process.kill().await?;
+                }
             }
             Ok(())
         }
@@ -49,7 +53,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::resource::ProcessRole;
 
     #[tokio::test]
     async fn releasing_a_resource_twice_succeeds() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use banger_api::{ApiError, Dirs, SubjectKind};
 
+use super::network::NetworkWarning;
 use crate::{
     config::ConfigFiles,
     image::Images,
@@ -27,6 +28,7 @@ pub(crate) struct Services {
     pub(crate) kernels: Arc<Kernels>,
     pub(crate) initrds: Arc<Initrds>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) network_warning: NetworkWarning,
 }
 
 impl Services {

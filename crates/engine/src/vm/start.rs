@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -13,34 +13,31 @@ use banger_api::{
     ApiError, ErrorKind, GuestSettings, Period, Remedy, Size, SubjectKind, VmState, Vmm as ApiVmm,
 };
 use banger_proto::{
-    AGENT_PORT, AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT,
-    Reply, Request,
+    AGENT_PORT, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT, Reply, Request,
 };
-use banger_sys::confine::Confinement;
-use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
+use banger_sys::confine::Namespaces;
+use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Role, VmSpec, Vmm, VmmKind};
 use jiff::Timestamp;
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::time::timeout;
 
 use super::{
     console::{self, CONSOLE_LINES},
     guest::{Agent, unexpected},
-    marker::{self, new_marker},
-    preflight,
-    process::{self, EXIT_TIMEOUT, LiveProcess, ProcessExit, VmProcesses},
+    network, preflight,
+    process::{EXIT_TIMEOUT, ProcessExit, VmProcesses},
     revert::revert,
     services::Services,
+    spawn::{Pipes, Spawner, confine},
     timezone::timezone,
 };
 use crate::{
     dirs,
     error::EngineError,
     files::sync,
-    logs::console_logger_confinement,
     operation::Context,
     resource::{ProcessRole, Resource},
     spans::now_ns,
-    store::{Handle, Scope, VmRecord},
+    store::{Handle, NetworkSockets, Scope, USER_NETWORK, VmRecord},
 };
 
 /// Timeout for a helper to create its socket. A helper that exits is noticed at once.
@@ -90,12 +87,6 @@ pub(super) async fn start(
     Err(error.into())
 }
 
-/// Write ends of the pipes that the console logger reads.
-struct Pipes {
-    console: OwnedFd,
-    vmm_output: OwnedFd,
-}
-
 struct Start<'a> {
     services: &'a Services,
     record: &'a VmRecord,
@@ -111,15 +102,22 @@ impl Start<'_> {
         let (services, record) = (self.services, self.record);
         let limit = services.config.current()?.ready_timeout();
         self.context.stage("starting VM").await;
-        let (disks, initrd, vmm) =
-            tokio::join!(self.disks(), services.initrds.ensure(&record.kernel_id, self.context), self.vmm());
-        let (disks, initrd, vmm) = (disks?, initrd?, vmm?);
-        services.kernels.check_boots(&record.kernel_id, vmm.kind(), self.context).await?;
-        self.context.check()?;
-
         let run_dir = services.dirs.vm_runtime(record.id.as_str());
         services.store.journal(&record.id, Scope::Run, &Resource::Directory { path: run_dir.clone() })?;
         dirs::create_private(&run_dir)?;
+        // In the journal since the VM was created.
+        dirs::create_private(services.vm_dir(record).path())?;
+        let (logger, pipes) = self.spawner().start_console_logger()?;
+        self.processes.add(ProcessRole::Console, logger);
+        let (disks, initrd, vmm, network) = tokio::join!(
+            self.disks(),
+            services.initrds.ensure(&record.kernel_id, self.context),
+            self.vmm(),
+            network::start(self.spawner(), &pipes, self.context),
+        );
+        let (disks, initrd, vmm, network) = (disks?, initrd?, vmm?, network?);
+        services.kernels.check_boots(&record.kernel_id, vmm.kind(), self.context).await?;
+        self.context.check()?;
         let largest_file = largest(&disks, record.memory.as_bytes())?;
         let plan = vmm.plan(&VmSpec {
             id: record.id.to_string(),
@@ -132,16 +130,26 @@ impl Start<'_> {
             largest_file,
             vsock_cid: record.cid,
             ready_port: READY_PORT,
-            network: if record.nat { Network::User } else { Network::Isolated },
+            network: network.as_ref().map(|network| network.tap.clone()),
             run_dir,
         })?;
         for (path, bytes) in &plan.files {
             fs::write(path, bytes).map_err(EngineError::file("write", path))?;
         }
+        for (path, target) in &plan.links {
+            symlink(target, path).map_err(EngineError::file("link", path))?;
+        }
         let mut ready = banger_vmm::listen(&plan.guest, plan.ready_port)?;
-        let pid = self.launch(&plan).await?;
-        let handle = handle(vmm.as_ref(), &plan, pid);
-        let configured = timeout(limit.as_duration(), self.configure_guest(&plan, &mut ready));
+        let (mut inside, mut guest_network, mut sockets) = (None, None, None);
+        if let Some(network) = network {
+            network.processes.into_iter().for_each(|(role, process)| self.processes.add(role, process));
+            inside = Some((network.namespaces, network.lifeline));
+            guest_network = Some(network.guest);
+            sockets = Some(network.sockets);
+        }
+        let pid = self.launch(&plan, pipes, inside).await?;
+        let handle = handle(vmm.as_ref(), &plan, pid, sockets);
+        let configured = timeout(limit.as_duration(), self.configure_guest(guest_network, &mut ready));
         let (answer, synced) = tokio::join!(configured, self.sync_names());
         synced?;
         let Ok(answer) = answer else { return self.record_unanswered_start(&handle, limit) };
@@ -174,8 +182,6 @@ impl Start<'_> {
         let dir = self.services.vm_dir(self.record);
         let overlay = (dir.overlay(), self.record.system_overlay_size, "banger-overlay");
         let work = (dir.work_disk(), self.record.disk_size, "banger-work");
-        // In the journal since the VM was created.
-        dirs::create_private(dir.path())?;
         let image = self.services.images.dir(&self.record.image_id).rootfs();
         let disks = vec![
             Disk { path: image, read_only: true },
@@ -202,22 +208,28 @@ impl Start<'_> {
         self.context.blocking(sync_names).await
     }
 
-    /// Starts the console logger, then the plan's processes. Returns the VMM's pid.
-    async fn launch(&mut self, plan: &LaunchPlan) -> Result<u32, EngineError> {
-        let pipes = self.start_console_logger()?;
+    /// Starts the plan's processes. Returns the VMM's pid. It runs in the namespaces, and inherits the descriptor.
+    async fn launch(
+        &mut self,
+        plan: &LaunchPlan,
+        pipes: Pipes,
+        mut inside: Option<(Namespaces, OwnedFd)>,
+    ) -> Result<u32, EngineError> {
         for planned in &plan.processes {
             self.context.check()?;
             let began = now_ns();
-            let (args, descriptors) = planned.open_sockets()?;
+            let (args, mut descriptors) = planned.open_sockets()?;
             let mut command = Command::new(&planned.program);
-            command.args(args).stdin(Stdio::null()).stderr(duplicate(&pipes.vmm_output)?);
+            command.args(args).stdin(Stdio::null()).stderr(Pipes::duplicate(&pipes.vmm_output)?);
             let (role, stdout) = match planned.role {
                 Role::VsockDevice => (ProcessRole::VsockDevice, &pipes.vmm_output),
                 Role::Vmm => (ProcessRole::Vmm, &pipes.console),
             };
-            command.stdout(duplicate(stdout)?);
-            confine(&mut command, &planned.confinement, descriptors)?;
-            let process = self.spawn(role, command)?;
+            command.stdout(Pipes::duplicate(stdout)?);
+            let (namespaces, lifeline) = inside.take_if(|_| planned.in_network).unzip();
+            descriptors.extend(lifeline);
+            confine(&mut command, &planned.confinement, descriptors, namespaces)?;
+            let process = self.spawner().spawn(role, command)?;
             self.processes.add(role, process);
             if let Some(socket) = &planned.ready
                 && let Some(exit) = self.wait_for_socket(socket).await?
@@ -232,40 +244,8 @@ impl Start<'_> {
         vmm.ok_or_else(|| self.vmm_error("its launch plan has no VMM".to_owned()))
     }
 
-    /// Starts the console logger and returns the write ends of its pipes.
-    fn start_console_logger(&mut self) -> Result<Pipes, EngineError> {
-        let program = &self.services.programs.bangerd;
-        let failed = |error: rustix::io::Errno| EngineError::Program {
-            program: program.clone(),
-            source: error.into(),
-        };
-        let (console, console_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let (vmm_output, vmm_output_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let dir = self.services.vm_dir(self.record);
-        let mut command = Command::new(program);
-        command.arg("console").args([dir.console_log(), dir.vmm_log()]);
-        // The logger reads from both, stdout included: a child gets descriptors only as stdin, stdout and stderr.
-        command.stdin(console).stdout(vmm_output).stderr(Stdio::null());
-        confine(&mut command, &console_logger_confinement(dir.path()), Vec::new())?;
-        let logger = self.spawn(ProcessRole::Console, command)?;
-        self.processes.add(ProcessRole::Console, logger);
-        Ok(Pipes { console: console_writer, vmm_output: vmm_output_writer })
-    }
-
-    /// Starts a confined program. Its environment has only the VM's marker.
-    fn spawn(&self, role: ProcessRole, mut command: Command) -> Result<LiveProcess, EngineError> {
-        let program = &PathBuf::from(command.get_program());
-        let marker = new_marker(&self.services.vm_dir(self.record));
-        let resource =
-            |id| Resource::Process { role, program: program.to_owned(), marker: marker.clone(), id };
-        let row = self.services.store.journal(&self.record.id, Scope::Run, &resource(None))?;
-        command.env_clear().env(marker::VARIABLE, &marker).current_dir("/");
-        let failed = |source| EngineError::Program { program: program.to_owned(), source };
-        let child = command.spawn().map_err(failed)?;
-        self.services.store.update_journal_row(row, &resource(process::identify(child.id())?))?;
-        tracing::info!(vm = %self.record.id, %role, pid = child.id(), program = %program.display(), "started");
-        // An unreaped child stays a zombie, so its pid cannot have been reused.
-        process::open(child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+    fn spawner(&self) -> Spawner<'_> {
+        Spawner { services: self.services, record: self.record }
     }
 
     /// Waits until a helper has created its socket. Returns the exit of a process that prevented it.
@@ -286,7 +266,11 @@ impl Start<'_> {
     }
 
     /// Waits for the agent's connection and sends the guest its configuration.
-    async fn configure_guest(&self, plan: &LaunchPlan, ready: &mut GuestListener) -> Result<(), EngineError> {
+    async fn configure_guest(
+        &self,
+        network: Option<NetworkConfig>,
+        ready: &mut GuestListener,
+    ) -> Result<(), EngineError> {
         let began = now_ns();
         let accepted = async { Ok(ready.accept().await?) };
         let stream = self.unless_exited(accepted).await?;
@@ -296,7 +280,7 @@ impl Start<'_> {
         self.boot_spans(&greeting, connected);
         let configure = Request::Configure(Configure {
             hostname: Some(self.record.name.to_string()),
-            network: plan.network.as_ref().map(network),
+            network,
             clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
             timezone: timezone(Path::new("/etc/localtime")),
             authorized_keys: self.guest_settings.authorized_keys().to_vec(),
@@ -400,22 +384,6 @@ fn is_step_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// Confines the program of `command`, except the fake VMMs of a test.
-fn confine(
-    command: &mut Command,
-    confinement: &Confinement,
-    descriptors: Vec<OwnedFd>,
-) -> Result<(), EngineError> {
-    let program = PathBuf::from(command.get_program());
-    #[cfg(feature = "fail-points")]
-    if crate::fail::is_fake(&program) {
-        banger_sys::confine::detach(command, descriptors);
-        return Ok(());
-    }
-    let confined = banger_sys::confine::confine(command, confinement, descriptors);
-    confined.map_err(EngineError::file("confine", program))
-}
-
 /// Returns the size of the largest file that a VM writes, in bytes: a disk, or its memory, which QEMU has in a file.
 fn largest(disks: &[Disk], memory: u64) -> Result<u64, EngineError> {
     disks.iter().filter(|disk| !disk.read_only).try_fold(memory, |largest, disk| {
@@ -446,7 +414,7 @@ fn create_disks(disks: &[(PathBuf, Size, &str)], durable: bool) -> Result<(), En
     Ok(())
 }
 
-fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {
+fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32, sockets: Option<NetworkSockets>) -> Handle {
     Handle {
         vmm: match vmm.kind() {
             VmmKind::Firecracker => ApiVmm::Firecracker,
@@ -460,22 +428,9 @@ fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {
         control: plan.control.clone(),
         guest: plan.guest.clone(),
         agent_port: AGENT_PORT,
-        network: plan.network_note.clone(),
+        network: if sockets.is_some() { USER_NETWORK } else { "none" }.to_owned(),
+        sockets,
     }
-}
-
-fn network(network: &banger_vmm::GuestNetwork) -> NetworkConfig {
-    NetworkConfig {
-        interface: network.interface.clone(),
-        addresses: vec![AddressConfig { address: network.address, prefix: network.prefix }],
-        gateway: Some(network.gateway),
-        nameservers: vec![network.nameserver],
-        mtu: None,
-    }
-}
-
-fn duplicate(pipe: &OwnedFd) -> Result<Stdio, EngineError> {
-    Ok(pipe.try_clone().map_err(EngineError::file("duplicate", "a pipe"))?.into())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
     operation::{Context, Events, OnDisconnect, Operations},
     resource::Resource,
     sessions::Session,
-    store::VmRecord,
+    store::{USER_NETWORK, VmRecord},
 };
 
 /// The VM service.
@@ -53,7 +53,11 @@ impl Vms {
     /// # Errors
     /// Returns an error if no VM or several VMs match.
     pub fn show(&self, reference: &str) -> Result<Vm, ApiError> {
-        Ok(self.describe(self.services.find_vm(reference)?))
+        let mut vm = self.describe(self.services.find_vm(reference)?);
+        if vm.network.as_deref() == Some(USER_NETWORK) && banger_net::gateway::is_offline() {
+            vm.network = Some(format!("{USER_NETWORK}; the host is offline: it has no default route"));
+        }
+        Ok(vm)
     }
 
     /// Returns the VM that `reference` names, after it has ended or a timeout. A client whose session broke off uses
@@ -176,14 +180,18 @@ impl Vms {
         self.change(OperationKind::VmResume, reference, Change::Resume)
     }
 
-    /// Changes a VM's hardware.
+    /// Changes a VM's hardware or network. The egress policy alone changes in a running VM, too.
     ///
     /// # Errors
     /// Returns an error if there is no such VM, or a value is outside the limits.
     pub fn set(self: &Arc<Self>, reference: &str, mut changes: SetVm) -> Result<Events, ApiError> {
         check_hardware(changes.vcpu, changes.memory, [("a work disk", changes.disk_size)])?;
         changes.disk_size = changes.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
-        self.change(OperationKind::VmSet, reference, Change::Set(changes))
+        let change = match changes.egress.take() {
+            Some(egress) if changes == SetVm::default() => Change::SetEgress(egress),
+            egress => Change::Set(SetVm { egress, ..changes }),
+        };
+        self.change(OperationKind::VmSet, reference, change)
     }
 
     fn change(
@@ -311,7 +319,8 @@ impl Vms {
             memory: record.memory,
             system_overlay_size: record.system_overlay_size,
             disk_size: record.disk_size,
-            nat: record.nat,
+            network_kind: record.network_kind,
+            egress: record.egress,
             rm: record.rm,
             created_at: record.created_at,
             started_at: record.started_at,
@@ -319,6 +328,7 @@ impl Vms {
             last_error: record.last_error,
         }
     }
+
     pub(super) fn show_by_id(&self, id: &Id) -> Result<Vm, EngineError> {
         Ok(self.describe(self.services.store.vm(id)?.ok_or_else(|| deleted_error(id))?))
     }

@@ -327,7 +327,7 @@ impl Host {
         Daemon::start(command.arg("daemon").arg(&self.root).env_clear().envs(env.iter().copied()))
     }
 
-    /// Returns pid and command line of the processes with a path of this host in their arguments.
+    /// Returns pid and command line of the processes with a path of this host in their arguments or their environment.
     pub(crate) fn processes(&self) -> Result<Vec<(u32, String)>> {
         let mut found = Vec::new();
         let needle = format!("{}/", self.root.display());
@@ -336,9 +336,11 @@ impl Host {
                 continue;
             };
             // The process may exit meanwhile.
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(&needle) {
+            let [line, environment] = ["cmdline", "environ"].map(|name| {
+                let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).replace('\0', " ")
+            });
+            if line.contains(&needle) || environment.contains(&needle) {
                 found.push((pid, line));
             }
         }

@@ -86,6 +86,12 @@ fn bangerd(arguments: &[OsString]) -> Option<Result<()>> {
         ["console", console, vmm] => {
             Some(banger_engine::console_logger_main(console.as_ref(), vmm.as_ref()).map_err(Into::into))
         }
+        ["namespace", nft] => Some(banger_engine::namespace_main(nft.into()).map_err(Into::into)),
+        ["gateway", egress, ref sockets @ ..] => {
+            let sockets: Vec<_> = sockets.iter().map(|socket| (*socket).to_owned()).collect();
+            let egress = egress.parse().map_err(anyhow::Error::from);
+            Some(egress.and_then(|egress| Ok(banger_engine::gateway_main(egress, &sockets)?)))
+        }
         ["kvm-probe"] => {
             let verdict = r#"{"verdict":"usable","reason":"a fake probe"}"#;
             Some(writeln!(io::stdout(), "{verdict}").map_err(Into::into))

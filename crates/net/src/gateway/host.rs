@@ -1,6 +1,6 @@
-//! The host's own addresses, which no guest reaches, whatever the host's network does.
+//! The host's own addresses, which no guest reaches, and its routes, whatever the host's network does.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use banger_sys::{Watched, netlink::Route};
 use rustix::{
@@ -10,13 +10,34 @@ use rustix::{
 
 use super::state::State;
 
-/// Reports the addresses of the host now, and whenever they change.
-pub(super) async fn watch(mut route: Route, changes: Watched, state: &State) -> io::Result<()> {
-    loop {
-        let mut addresses = route.addresses()?;
+/// The host's addresses and routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct HostNetwork {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) routes: Vec<(IpAddr, u8)>,
+}
+
+impl HostNetwork {
+    fn read(route: &mut Route) -> io::Result<Self> {
+        let (mut addresses, mut routes) = (route.addresses()?, route.destinations()?);
         addresses.sort_unstable();
         addresses.dedup();
-        state.set_host(addresses).await;
+        routes.sort_unstable();
+        routes.dedup();
+        Ok(Self { addresses, routes })
+    }
+}
+
+/// Returns whether the host has no default route. If the kernel does not say so, it has one.
+pub fn is_offline() -> bool {
+    let routes = Route::open().and_then(|mut route| route.destinations());
+    routes.is_ok_and(|routes| routes.iter().all(|(_, prefix)| *prefix != 0))
+}
+
+/// Reports the network of the host now, and whenever it changes.
+pub(super) async fn watch(mut route: Route, changes: Watched, state: &State) -> io::Result<()> {
+    loop {
+        state.set_host(HostNetwork::read(&mut route)?).await;
         changes.readable().await?.clear_ready();
         drain(&changes)?;
     }

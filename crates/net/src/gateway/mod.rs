@@ -20,6 +20,7 @@ use banger_sys::confine::{Confinement, Limits, Sockets as SocketKinds};
 use tokio::runtime::Builder;
 
 pub use control::set_egress;
+pub use host::is_offline;
 pub use resolvers::search_domains;
 pub use sockets::Sockets;
 use state::State;

@@ -1,7 +1,6 @@
 //! What the gateway's tasks share.
 
 use std::{
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -10,6 +9,7 @@ use banger_api::{DomainName, Egress};
 
 use super::{
     dns,
+    host::HostNetwork,
     policy::{Policy, Verdict},
     resolvers::Resolvers,
 };
@@ -20,7 +20,7 @@ use crate::namespace::{GatewayRequest, Requests};
 pub(super) struct State {
     pub(super) resolvers: Resolvers,
     policy: Mutex<Policy>,
-    host: Mutex<Vec<IpAddr>>,
+    host: Mutex<HostNetwork>,
     requests: Requests,
 }
 
@@ -45,7 +45,12 @@ impl State {
         if !self.is_list() {
             return true;
         }
-        let verdict = self.policy().judge(name, &dns::addresses(answer), &self.host(), Instant::now());
+        let verdict = self.policy().judge(
+            name,
+            &dns::addresses(answer),
+            &self.host().addresses.clone(),
+            Instant::now(),
+        );
         match verdict {
             Verdict::Pass(pins) if pins.is_empty() => true,
             Verdict::Pass(pins) => self.requests.request(GatewayRequest::Pin(pins)).await,
@@ -55,21 +60,20 @@ impl State {
 
     /// Changes the policy, after its rules were applied.
     pub(super) async fn change(&self, egress: Egress) -> bool {
-        let pins = self.policy().change(egress, &self.host(), Instant::now());
+        let pins = self.policy().change(egress, &self.host().addresses.clone(), Instant::now());
         pins.is_empty() || self.requests.request(GatewayRequest::Pin(pins)).await
     }
 
-    /// Sets the host's addresses, which the rules then refuse.
-    pub(super) async fn set_host(&self, addresses: Vec<IpAddr>) {
-        let is_new = {
-            let mut host = self.host();
-            let is_new = *host != addresses;
-            host.clone_from(&addresses);
-            is_new
-        };
-        if is_new && !self.requests.request(GatewayRequest::HostAddresses(addresses)).await {
-            // So that the next change is applied, even if it is none.
-            self.host().clear();
+    /// Sets the host's addresses, which the rules then refuse, and its routes.
+    pub(super) async fn set_host(&self, network: HostNetwork) {
+        if *self.host() == network {
+            return;
+        }
+        self.host().clone_from(&network);
+        let HostNetwork { addresses, routes } = network;
+        if !self.requests.request(GatewayRequest::Host { addresses, routes }).await {
+            // So that the next report is applied, even if nothing has changed.
+            *self.host() = HostNetwork::default();
         }
     }
 
@@ -77,7 +81,7 @@ impl State {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn host(&self) -> MutexGuard<'_, Vec<IpAddr>> {
+    fn host(&self) -> MutexGuard<'_, HostNetwork> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
 };
 
+use banger_api::Network as IpNetwork;
 use banger_sys::confine::keep_network_capabilities;
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -147,7 +148,13 @@ impl Network {
     fn answer_gateway(&mut self, nft: &Nft) {
         let Some(gateway) = &self.gateway else { return };
         let text = match receive::<GatewayRequest>(gateway) {
-            Ok(Some((GatewayRequest::HostAddresses(addresses), _))) => rules::host_addresses(&addresses),
+            Ok(Some((GatewayRequest::Host { addresses, routes }, _))) => {
+                let routes: Vec<_> = routes
+                    .into_iter()
+                    .filter_map(|(address, prefix)| IpNetwork::new(address, prefix))
+                    .collect();
+                rules::host(&addresses, &routes)
+            }
             Ok(Some((GatewayRequest::Pin(pins), _))) => rules::pin(&pins),
             Ok(None) | Err(_) => {
                 self.gateway = None;

@@ -47,8 +47,13 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GatewayRequest {
-    /// The host's addresses, which no guest reaches.
-    HostAddresses(Vec<IpAddr>),
+    /// The host's addresses, which no guest reaches, and its routes.
+    Host {
+        /// The addresses.
+        addresses: Vec<IpAddr>,
+        /// Destinations of the routes, with the lengths of their prefixes.
+        routes: Vec<(IpAddr, u8)>,
+    },
     /// Addresses of names that the policy allows.
     Pin(Vec<Pin>),
 }

@@ -25,6 +25,7 @@ const LINK_MTU: u16 = 4;
 const ADDRESS: u16 = 1;
 const LOCAL_ADDRESS: u16 = 2;
 const BROADCAST_ADDRESS: u16 = 4;
+const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_INTERFACE: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const NEIGHBOUR_ADDRESS: u16 = 1;
@@ -35,6 +36,7 @@ const PERMANENT: u16 = 0x80;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const MAIN_TABLE: u8 = 254;
+const LOCAL_TABLE: u8 = 255;
 const STATIC_ROUTE: u8 = 4;
 const UNICAST: u8 = 1;
 const ADDRESS_EVENTS: u32 = 0x10 | 0x100;
@@ -156,17 +158,15 @@ impl Route {
         Ok(found)
     }
 
-    /// Returns whether there is a default route for IPv4, and for IPv6.
+    /// Returns the destinations that this namespace has routes to, as addresses with the lengths of their prefixes: the
+    /// default route has length 0. Its own addresses are not among them.
     ///
     /// # Errors
     /// Returns an error if the kernel cannot be asked.
-    pub fn default_routes(&mut self) -> io::Result<(bool, bool)> {
-        let mut found = (false, false);
-        self.0.exchange(GET_ROUTE, DUMP, &[0; ROUTE_HEADER], |message| match default_route_in(message) {
-            Some(IPV4) => found.0 = true,
-            Some(IPV6) => found.1 = true,
-            _ => {}
-        })?;
+    pub fn destinations(&mut self) -> io::Result<Vec<(IpAddr, u8)>> {
+        let mut found = Vec::new();
+        self.0
+            .exchange(GET_ROUTE, DUMP, &[0; ROUTE_HEADER], |message| found.extend(destination_in(message)))?;
         Ok(found)
     }
 }
@@ -224,9 +224,21 @@ fn address_in(message: Message<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Returns the family of a default route to another machine.
-fn default_route_in(message: Message<'_>) -> Option<u8> {
-    let (family, destination_bits, kind) =
-        (*message.body.first()?, *message.body.get(1)?, *message.body.get(7)?);
-    (message.kind == NEW_ROUTE && destination_bits == 0 && kind == UNICAST).then_some(family)
+/// Returns the destination of a route to other machines.
+fn destination_in(message: Message<'_>) -> Option<(IpAddr, u8)> {
+    let header = (message.kind == NEW_ROUTE).then(|| message.body.get(..ROUTE_HEADER))??;
+    let (family, prefix, table, kind) = (*header.first()?, *header.get(1)?, *header.get(4)?, *header.get(7)?);
+    if kind != UNICAST || table == LOCAL_TABLE {
+        return None;
+    }
+    let destination =
+        attributes(message.body.get(ROUTE_HEADER..)?).find(|(kind, _)| *kind == ROUTE_DESTINATION);
+    let address = match (family, destination) {
+        (IPV4, None) => Ipv4Addr::UNSPECIFIED.into(),
+        (IPV6, None) => Ipv6Addr::UNSPECIFIED.into(),
+        (IPV4, Some((_, value))) => Ipv4Addr::from(*value.first_chunk::<4>()?).into(),
+        (IPV6, Some((_, value))) => Ipv6Addr::from(*value.first_chunk::<16>()?).into(),
+        _ => return None,
+    };
+    Some((address, prefix))
 }

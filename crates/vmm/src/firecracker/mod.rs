@@ -29,6 +29,8 @@ struct Config<'a> {
     machine_config: MachineConfig,
     vsock: Vsock<'a>,
     entropy: Entropy,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    network_interfaces: Vec<NetworkInterface<'a>>,
 }
 
 #[derive(Serialize)]
@@ -62,16 +64,28 @@ struct Vsock<'a> {
 #[derive(Serialize)]
 struct Entropy {}
 
+#[derive(Serialize)]
+struct NetworkInterface<'a> {
+    iface_id: &'static str,
+    host_dev_name: &'a str,
+    guest_mac: String,
+}
+
 /// Returns the configuration file for `spec`.
 fn render(spec: &VmSpec, vsock: &Path) -> Result<Vec<u8>, VmmError> {
     let drives = spec.disks.iter().enumerate().map(|(number, disk)| Drive {
         drive_id: format!("disk{number}"),
-        path_on_host: &disk.path,
+        path_on_host: disk.vmm_path(),
         // The boot initrd mounts the root, so Firecracker does not need to put it on the kernel command line.
         is_root_device: false,
         is_read_only: disk.read_only,
         // Data that the guest has synced is on the host's disk. Firecracker's default acknowledges a sync earlier.
         cache_type: if disk.read_only { "Unsafe" } else { "Writeback" },
+    });
+    let interfaces = spec.network.iter().map(|tap| NetworkInterface {
+        iface_id: "eth0",
+        host_dev_name: &tap.name,
+        guest_mac: tap.mac_text(),
     });
     let config = Config {
         boot_source: BootSource {
@@ -84,6 +98,7 @@ fn render(spec: &VmSpec, vsock: &Path) -> Result<Vec<u8>, VmmError> {
         machine_config: MachineConfig { vcpu_count: spec.vcpu, mem_size_mib: spec.memory_mib },
         vsock: Vsock { guest_cid: spec.vsock_cid, uds_path: vsock },
         entropy: Entropy {},
+        network_interfaces: interfaces.collect(),
     };
     Ok(serde_json::to_vec_pretty(&config)?)
 }
@@ -102,15 +117,15 @@ impl Vmm for Firecracker {
     }
 
     fn plan(&self, spec: &VmSpec) -> Result<LaunchPlan, VmmError> {
-        let [config, control, vsock] =
-            ["firecracker.json", "api.sock", "vsock.sock"].map(|name| spec.run_dir.join(name));
+        // Relative to the VM's directory, in which it runs: a copy of a running VM runs in another one.
+        let [config, control, vsock] = ["firecracker.json", "api.sock", "vsock.sock"].map(Path::new);
         let arguments: [&std::ffi::OsStr; 10] = [
             "--id".as_ref(),
             spec.id.as_ref(),
             "--api-sock".as_ref(),
-            control.as_ref(),
+            control.as_os_str(),
             "--config-file".as_ref(),
-            config.as_ref(),
+            config.as_os_str(),
             // Standard output carries only the guest's console.
             "--log-path".as_ref(),
             "/proc/self/fd/2".as_ref(),
@@ -124,17 +139,15 @@ impl Vmm for Firecracker {
             sockets: Vec::new(),
             ready: None,
             confinement: confinement::firecracker(spec),
+            in_network: true,
         };
         Ok(LaunchPlan {
-            files: vec![(config, render(spec, &vsock)?)],
+            files: vec![(spec.run_dir.join(config), render(spec, vsock)?)],
+            links: spec.links(),
             processes: vec![vmm],
-            control,
-            guest: GuestChannel::Hybrid(vsock),
+            control: spec.run_dir.join(control),
+            guest: GuestChannel::Hybrid(spec.run_dir.join(vsock)),
             ready_port: spec.ready_port,
-            network: None,
-            network_note:
-                "none: there is no network with firecracker yet; exec, shell and pipes work without one"
-                    .to_owned(),
         })
     }
 }

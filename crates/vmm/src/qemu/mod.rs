@@ -2,23 +2,20 @@
 //!
 //! Its vsock is `banger-vsock-device`, a separate process with the same Unix sockets as Firecracker's. If that
 //! program is missing and `/dev/vhost-vsock` can be opened, it is the host kernel's vsock. QEMU inherits its Unix
-//! sockets: a process that can create them reaches the user's other programs, such as `bangerd` itself. Its network is QEMU's user
-//! network: the guest's connections go out through the host's, without privileges. The guest also reaches listeners
-//! on the host's loopback interface, at 10.0.2.2: QEMU has no option to block that and keep outgoing connections.
+//! sockets: a process that can create them reaches the user's other programs, such as `bangerd` itself.
 
 mod qmp;
 
 use std::{
     ffi::OsString,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
 use serde_json::json;
 
 use crate::{
-    Accel, BoxFuture, Control, GuestChannel, GuestNetwork, InheritedSocket, LaunchPlan, Network, ProcessSpec,
-    Role, SocketSide, VmSpec, Vmm, VmmError, VmmKind, confinement,
+    Accel, BoxFuture, Control, GuestChannel, InheritedSocket, LaunchPlan, ProcessSpec, Role, SocketSide,
+    VmSpec, Vmm, VmmError, VmmKind, confinement,
 };
 
 /// The installed QEMU, and how to use it.
@@ -39,14 +36,12 @@ pub(crate) enum Vsock {
     Kernel,
 }
 
-/// Addresses of QEMU's user network (its manual, "Network emulation").
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-
 /// CPU model without KVM: all features, except the claim that `rep movsb` is fast (ERMS, FSRM). QEMU translates it
 /// byte by byte, and a kernel that relies on the claim takes more than twice as long to copy anything.
 const TRANSLATED_CPU: &str = "max,-erms,-fsrm";
+
+/// Name of the root port of the vsock device.
+const VSOCK_PORT: &str = "vsock-port";
 
 /// First port for guests that connect to the host kernel's vsock; each context id has its own port.
 const FIRST_READY_PORT: u32 = 1 << 31;
@@ -65,14 +60,13 @@ impl Vmm for Qemu {
     }
 
     fn plan(&self, spec: &VmSpec) -> Result<LaunchPlan, VmmError> {
-        let [control, vsock, vhost] =
-            ["qmp.sock", "vsock.sock", "vhost.sock"].map(|name| spec.run_dir.join(name));
+        let control = spec.run_dir.join("qmp.sock");
         let mut arguments = Arguments::default();
         let ready_port = self.ready_port(spec);
         self.machine(spec, ready_port, &control, &mut arguments);
         disks(spec, &mut arguments);
-        let network = network(spec, &mut arguments);
-        let (guest, helper) = self.vsock(spec, vsock, vhost, &mut arguments);
+        network(spec, &mut arguments);
+        let (guest, helper) = self.vsock(spec, &mut arguments);
         let vmm = ProcessSpec {
             role: Role::Vmm,
             program: self.program.clone(),
@@ -80,19 +74,15 @@ impl Vmm for Qemu {
             sockets: arguments.sockets,
             ready: None,
             confinement: confinement::qemu(spec, self.accel, self.vsock == Vsock::Kernel),
+            in_network: true,
         };
         Ok(LaunchPlan {
             files: Vec::new(),
+            links: spec.links(),
             processes: helper.into_iter().chain([vmm]).collect(),
             control,
             guest,
             ready_port,
-            network_note: match network {
-                Some(_) if spec.network == Network::Isolated => "isolated: no connections".to_owned(),
-                Some(_) => "user: outgoing connections through the host".to_owned(),
-                None => "none".to_owned(),
-            },
-            network,
         })
     }
 }
@@ -150,15 +140,25 @@ impl Qemu {
         }
     }
 
+    /// Returns the machine type of this version: major and minor number of the stable release, `pc-q35-7.2`.
+    fn machine_type(&self) -> String {
+        let mut numbers = self.version.split('.');
+        match (numbers.next(), numbers.next()) {
+            (Some(major), Some(minor)) => format!("pc-q35-{major}.{minor}"),
+            _ => "q35".to_owned(),
+        }
+    }
+
     fn machine(&self, spec: &VmSpec, ready_port: u32, control: &Path, arguments: &mut Arguments) {
         let memory = spec.memory_mib;
         arguments.words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
         arguments.option("-display", "none");
         arguments
             .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        // Devices that our guests never use are off: each costs the guest a probe.
-        arguments
-            .option("-machine", "q35,memory-backend=memory,usb=off,vmport=off,sata=off,smbus=off,smm=off");
+        // The machine of this QEMU's version, which later versions have too: a saved VM needs the same. Devices that
+        // our guests never use are off: each costs the guest a probe.
+        let devices = "memory-backend=memory,usb=off,vmport=off,sata=off,smbus=off,smm=off";
+        arguments.option("-machine", format!("{},{devices}", self.machine_type()));
         let (accel, cpu) = match self.accel {
             Accel::Kvm => ("kvm", "host"),
             Accel::Tcg => ("tcg,thread=multi", TRANSLATED_CPU),
@@ -181,29 +181,28 @@ impl Qemu {
         arguments.option("-device", "virtio-rng-pci,disable-legacy=on");
     }
 
-    fn vsock(
-        &self,
-        spec: &VmSpec,
-        socket: PathBuf,
-        vhost: PathBuf,
-        arguments: &mut Arguments,
-    ) -> (GuestChannel, Option<ProcessSpec>) {
+    fn vsock(&self, spec: &VmSpec, arguments: &mut Arguments) -> (GuestChannel, Option<ProcessSpec>) {
         let cid = spec.vsock_cid;
+        // A device on a root port can be unplugged, as saving a VM requires of this one.
+        arguments.option("-device", format!("pcie-root-port,id={VSOCK_PORT},chassis=1"));
         match &self.vsock {
             Vsock::Kernel => {
-                arguments.option("-device", format!("vhost-vsock-pci,guest-cid={cid},disable-legacy=on"));
+                let device = format!("vhost-vsock-pci,guest-cid={cid},bus={VSOCK_PORT},disable-legacy=on");
+                arguments.option("-device", device);
                 (GuestChannel::Vsock { cid }, None)
             }
             Vsock::Device(program) => {
-                arguments.socket("id=vsock", SocketSide::Connect(vhost.clone()));
-                arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock,disable-legacy=on");
+                let [socket, vhost] = ["vsock.sock", "vhost.sock"];
+                arguments.socket("id=vsock", SocketSide::Connect(spec.run_dir.join(vhost)));
+                let device = format!("vhost-user-vsock-pci,chardev=vsock,bus={VSOCK_PORT},disable-legacy=on");
+                arguments.option("-device", device);
                 let args: [OsString; 8] = [
                     "--guest-cid".into(),
                     cid.to_string().into(),
                     "--vhost-socket".into(),
-                    vhost.clone().into(),
+                    vhost.into(),
                     "--host-socket".into(),
-                    socket.clone().into(),
+                    socket.into(),
                     "--ready-port".into(),
                     spec.ready_port.to_string().into(),
                 ];
@@ -212,10 +211,11 @@ impl Qemu {
                     program: program.clone(),
                     args: args.to_vec(),
                     sockets: Vec::new(),
-                    ready: Some(vhost),
+                    ready: Some(spec.run_dir.join(vhost)),
                     confinement: confinement::vsock_device(spec),
+                    in_network: false,
                 };
-                (GuestChannel::Hybrid(socket), Some(process))
+                (GuestChannel::Hybrid(spec.run_dir.join(socket)), Some(process))
             }
         }
     }
@@ -229,28 +229,19 @@ fn disks(spec: &VmSpec, arguments: &mut Arguments) {
             "read-only": disk.read_only,
             "discard": "unmap",
             // VMs share an image; the store ensures that only one VM uses each of the other disks.
-            "file": { "driver": "file", "filename": disk.path, "locking": "off" },
+            "file": { "driver": "file", "filename": disk.vmm_path(), "locking": "off" },
         });
         arguments.option("-blockdev", node.to_string());
         arguments.option("-device", format!("virtio-blk-pci,drive=disk{number},disable-legacy=on"));
     }
 }
 
-fn network(spec: &VmSpec, arguments: &mut Arguments) -> Option<GuestNetwork> {
-    if spec.network == Network::None {
-        return None;
-    }
-    let restriction = if spec.network == Network::Isolated { ",restrict=on" } else { "" };
-    arguments.option("-netdev", format!("user,id=net0,ipv6=off{restriction}"));
+fn network(spec: &VmSpec, arguments: &mut Arguments) {
+    let Some(tap) = &spec.network else { return };
+    arguments.option("-netdev", format!("tap,id=net0,ifname={},script=no,downscript=no", tap.name));
     // Nothing boots from the network, so the boot ROM may be missing.
-    arguments.option("-device", "virtio-net-pci,netdev=net0,disable-legacy=on,romfile=");
-    Some(GuestNetwork {
-        interface: "eth0".to_owned(),
-        address: GUEST,
-        prefix: 24,
-        gateway: GATEWAY,
-        nameserver: NAMESERVER,
-    })
+    let device = format!("virtio-net-pci,netdev=net0,mac={},disable-legacy=on,romfile=", tap.mac_text());
+    arguments.option("-device", device);
 }
 
 #[cfg(test)]
@@ -272,7 +263,7 @@ mod tests {
 
     #[test]
     fn qemu_is_planned_with_kvm_kernel_vsock_and_no_network() {
-        let spec = VmSpec { network: Network::None, ..spec_for_test() };
+        let spec = VmSpec { network: None, ..spec_for_test() };
         let plan = qemu(Accel::Kvm, Vsock::Kernel).plan(&spec).unwrap();
         insta::assert_debug_snapshot!(plan);
     }

@@ -1,6 +1,6 @@
 //! Hardware arguments of the commands that create a VM.
 
-use banger_api::{Config, CreateVm, Limits, Size, VmName, Vmm};
+use banger_api::{Config, CreateVm, Egress, Limits, NetworkKind, Size, VmName, Vmm};
 use banger_client::Client;
 
 use crate::{commands::reference::reference, config, credentials, ssh::personal, ui::Ui};
@@ -35,12 +35,43 @@ pub(crate) struct Hardware {
     /// VMM: firecracker or qemu
     #[arg(long)]
     vmm: Option<Vmm>,
-    /// Allow outbound network connections
+    #[command(flatten)]
+    network: NetworkFlags,
+}
+
+/// Flags of a VM's network.
+#[derive(Debug, clap::Args)]
+pub(super) struct NetworkFlags {
+    /// Network: user, or none
+    #[arg(long = "network", id = "kind", value_name = "KIND")]
+    kind: Option<NetworkKind>,
+    /// Destinations that the VM reaches: open (all but the host), public (no private addresses), none, or a list such
+    /// as pypi.org,*.crates.io:443,10.0.0.5:5432
+    #[arg(long, value_name = "POLICY", conflicts_with_all = ["nat", "no_nat"])]
+    egress: Option<Egress>,
+    /// Same as --egress open
     #[arg(long, overrides_with = "no_nat")]
     nat: bool,
-    /// Allow no network connections
+    /// Same as --egress none
     #[arg(long, overrides_with = "nat")]
     no_nat: bool,
+}
+
+impl NetworkFlags {
+    /// Returns the kind of network that a flag requests.
+    pub(super) fn kind(&self) -> Option<NetworkKind> {
+        self.kind
+    }
+
+    /// Returns the policy that a flag requests.
+    pub(super) fn egress(&self) -> Option<Egress> {
+        match (&self.egress, self.nat, self.no_nat) {
+            (Some(egress), ..) => Some(egress.clone()),
+            (None, true, _) => Some(Egress::Open),
+            (None, _, true) => Some(Egress::None),
+            (None, false, false) => None,
+        }
+    }
 }
 
 impl Hardware {
@@ -55,7 +86,8 @@ impl Hardware {
             disk_size: self.disk_size,
             system_overlay_size: self.system_overlay_size,
             vmm: self.vmm,
-            nat: switch(self.nat, self.no_nat),
+            network_kind: self.network.kind(),
+            egress: self.network.egress(),
             personal: personal::collect(client.dirs(), ui),
             ..CreateVm::default()
         };
@@ -63,9 +95,4 @@ impl Hardware {
         let credentials = credentials::for_missing_image(client, request.image.as_deref(), ui).await;
         CreateVm { credentials, ..request }
     }
-}
-
-/// Returns the value of a pair of opposite flags, if one is set.
-pub(super) fn switch(on: bool, off: bool) -> Option<bool> {
-    (on || off).then_some(on)
 }

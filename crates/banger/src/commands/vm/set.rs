@@ -3,21 +3,23 @@ use std::process::ExitCode;
 use banger_api::{Limits, SetVm, Size, Vmm};
 use banger_client::Client;
 
-use super::hardware::switch;
+use super::hardware::NetworkFlags;
 use crate::{
     commands::{reference::reference, several::watch_each},
     error::CommandError,
     ui::Ui,
 };
 
-/// Change the hardware of stopped VMs
+/// Change the hardware of stopped VMs, or the egress policy of any
 ///
-/// A change applies at the next start. The work disk can only grow; its file system is checked first, and grows with
+/// A change of the hardware applies at the next start. A change of the egress policy applies at once, also to open
+/// connections. The work disk can only grow; its file system is checked first, and grows with
 /// it. A VM keeps the VMM that it last ran with, and KVM if it used that; --vmm changes this.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm set --vcpu 4 --memory 8G box
   banger vm set --disk-size 32G box
+  banger vm set --egress pypi.org,*.pythonhosted.org box
   banger vm set --vmm qemu box       after firecracker, on a host without KVM")]
 pub(crate) struct Set {
     /// Number of virtual CPUs, 1 to 32
@@ -36,12 +38,8 @@ pub(crate) struct Set {
     /// VMM from the next start on: firecracker or qemu
     #[arg(long)]
     vmm: Option<Vmm>,
-    /// Allow outbound network connections
-    #[arg(long, overrides_with = "no_nat")]
-    nat: bool,
-    /// Allow no network connections
-    #[arg(long, overrides_with = "nat")]
-    no_nat: bool,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
@@ -53,15 +51,17 @@ impl Set {
         let changes = SetVm {
             vcpu: self.vcpu,
             memory: self.memory,
-            nat: switch(self.nat, self.no_nat),
+            network_kind: self.network.kind(),
+            egress: self.network.egress(),
             disk_size: self.disk_size,
             vmm: self.vmm,
         };
         if changes == SetVm::default() {
             return Err(CommandError::usage(
-                "specify what to change: --vcpu, --memory, --disk-size, --vmm, --nat or --no-nat",
+                "specify what to change: --vcpu, --memory, --disk-size, --vmm, --network or --egress",
             ));
         }
-        watch_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), changes).await).await
+        watch_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), changes.clone()).await)
+            .await
     }
 }

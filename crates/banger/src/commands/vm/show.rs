@@ -50,8 +50,8 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("used", vm.last_used_at.map(|at| ui.ago(at)).unwrap_or_else(|| "never".to_owned())),
         ("VMM", vmm),
         ("process", vm.pid.map(|pid| pid.to_string()).unwrap_or_else(|| "none".to_owned())),
-        ("NAT", if vm.nat { "on" } else { "off" }.to_owned()),
-        ("network", vm.network.clone().unwrap_or_else(|| "none".to_owned())),
+        ("network", vm.network.clone().unwrap_or_else(|| vm.network_kind.to_string())),
+        ("egress", vm.egress.to_string()),
         ("console", vm.console.clone()),
         ("last error", why),
     ]);

@@ -23,6 +23,8 @@ struct Config {
     vsock: VsockDevice,
     #[serde(rename = "entropy")]
     _entropy: Value,
+    #[serde(default)]
+    network_interfaces: Vec<NetworkInterface>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +67,16 @@ struct VsockDevice {
     uds_path: PathBuf,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkInterface {
+    #[serde(rename = "iface_id")]
+    _iface_id: String,
+    host_dev_name: String,
+    #[serde(rename = "guest_mac")]
+    _guest_mac: String,
+}
+
 /// Runs the process.
 pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     let config: Config = serde_json::from_slice(&fs::read(value(args, "--config-file")?)?)?;
@@ -73,7 +85,8 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     for path in disks.iter().chain([&kernel_image_path, &initrd_path]) {
         ensure!(path.is_file(), "{} does not exist", path.display());
     }
-    let control = value(args, "--api-sock")?.to_owned();
+    ensure!(config.network_interfaces.iter().all(|interface| interface.host_dev_name == "tap0"));
+    let control = std::path::absolute(value(args, "--api-sock")?)?;
     ensure!(
         value(args, "--id")?.as_os_str()
             == control.parent().and_then(|path| path.file_name()).context("--api-sock")?

@@ -185,9 +185,9 @@ fn console(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Returns the host's directory for a VM's socket, `ROOT/run/vms/ID/SOCKET`.
+/// Returns the host's directory for a VM's socket, `ROOT/run/vms/ID/SOCKET`, or its name in the current directory.
 fn host_root(path: &Path) -> Result<PathBuf> {
-    Ok(path.ancestors().nth(4).context("a socket outside of a test")?.to_owned())
+    Ok(std::path::absolute(path)?.ancestors().nth(4).context("a socket outside of a test")?.to_owned())
 }
 
 /// Makes this process exit when the test process exits, however that happens.

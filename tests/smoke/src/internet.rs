@@ -1,0 +1,206 @@
+//! A host in a network of its own, and an internet for it: two network namespaces with real servers.
+//!
+//! ```text
+//! host: 198.51.100.2, 2001:db8:1::2  ◀─veth─▶  internet: 198.51.100.1, 2001:db8:1::1
+//!   a web server on every address                a web server on every address, a resolver at 203.0.113.53
+//! ```
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::{Host, until};
+
+/// Addresses of the internet's servers: public ones, a private one, and that of a cloud's metadata.
+const SERVERS: [&str; 7] = [
+    "203.0.113.1/32",
+    "203.0.113.2/32",
+    "203.0.113.53/32",
+    "192.168.50.1/32",
+    "169.254.169.254/32",
+    "2001:db8:2::1/128",
+    "fd00:50::1/128",
+];
+
+/// Names that the resolver knows, as options of dnsmasq.
+const NAMES: [&str; 6] = [
+    "--host-record=www.example,203.0.113.1,2001:db8:2::1",
+    "--host-record=other.example,203.0.113.2",
+    "--cname=alias.example,www.example",
+    "--host-record=private.example,192.168.50.1",
+    "--host-record=host.example,198.51.100.2",
+    "--host-record=half.example,203.0.113.1",
+];
+
+/// A network namespace with a process in it, which ends with this value.
+#[derive(Debug)]
+struct Namespace(Child);
+
+impl Namespace {
+    fn new() -> Result<Self> {
+        let mut command = Command::new("unshare");
+        // The process says when it is in its namespaces, and ends with its standard input.
+        command.args(["--net", "--mount", "--", "sh", "-c", "ip link set lo up && echo; exec cat"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut byte = [0];
+        let stdout = child.stdout.as_mut().context("no output")?;
+        std::io::Read::read_exact(stdout, &mut byte).context("cannot create a network namespace")?;
+        Ok(Self(child))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Returns a program that runs in the namespace, not yet started.
+    fn command(&self, program: &str) -> Command {
+        inside(self.pid(), program)
+    }
+
+    fn ip(&self, args: &str) -> Result<()> {
+        let output = self.command("ip").args(args.split(' ')).output()?;
+        ensure!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// Returns a program that runs in the namespaces of process `pid`, not yet started.
+pub(crate) fn inside(pid: u32, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid.to_string(), "--net", "--mount", "--", program]);
+    command
+}
+
+/// A process that is killed with this value.
+#[derive(Debug)]
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut Command) -> Result<Self> {
+        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The internet of a host.
+#[derive(Debug)]
+pub struct Internet {
+    _servers: Vec<Server>,
+    machine: Namespace,
+    internet: Namespace,
+    _dir: TempDir,
+}
+
+impl Internet {
+    /// Creates both namespaces, and starts the servers. Needs root.
+    ///
+    /// # Errors
+    /// Returns an error if a program is missing, or a server does not start.
+    pub fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (machine, internet) = (Namespace::new()?, Namespace::new()?);
+        machine.ip(&format!("link add wan0 type veth peer name wan1 netns {}", internet.pid()))?;
+        for (namespace, interface, end) in [(&machine, "wan0", 2), (&internet, "wan1", 1)] {
+            namespace.ip(&format!("link set {interface} up"))?;
+            namespace.ip(&format!("addr add 198.51.100.{end}/24 dev {interface}"))?;
+            namespace.ip(&format!("-6 addr add 2001:db8:1::{end}/64 dev {interface} nodad"))?;
+        }
+        for server in SERVERS {
+            internet.ip(&format!("addr add {server} dev lo"))?;
+        }
+        let this = Self { _servers: Vec::new(), machine, internet, _dir: dir };
+        this.connect()?;
+        this.with_servers()
+    }
+
+    fn with_servers(mut self) -> Result<Self> {
+        for (namespace, name) in [(&self.machine, "host"), (&self.internet, "internet")] {
+            let root = self._dir.path().join(name);
+            fs::create_dir(&root)?;
+            fs::write(root.join("who"), format!("{name}\n"))?;
+            let mut server = namespace.command("busybox");
+            server.args(["httpd", "-f", "-p", "[::]:80", "-h"]).arg(&root);
+            self._servers.push(Server::start(&mut server)?);
+        }
+        let mut resolver = self.internet.command("dnsmasq");
+        resolver.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--user=root",
+        ]);
+        resolver.args([
+            "--bind-interfaces",
+            "--listen-address=203.0.113.53",
+            "--pid-file=",
+            "--local=/example/",
+        ]);
+        self._servers.push(Server::start(resolver.args(NAMES))?);
+        let file = self._dir.path().join("resolv.conf");
+        fs::write(&file, "nameserver 203.0.113.53\nsearch example\n")?;
+        let mut mount = self.machine.command("mount");
+        ensure!(mount.arg("--bind").arg(&file).arg("/etc/resolv.conf").status()?.success(), "cannot mount");
+        for url in ["http://203.0.113.1/who", "http://[2001:db8:2::1]/who", "http://127.0.0.1/who"] {
+            until(&format!("{url} answers"), || Ok(self.fetch(url)?.is_some()))?;
+        }
+        Ok(self)
+    }
+
+    /// Returns what the host reads from a URL.
+    ///
+    /// # Errors
+    /// Returns an error if curl cannot be started.
+    pub fn fetch(&self, url: &str) -> Result<Option<String>> {
+        let output = self.machine.command("curl").args(["-s", "-m", "10", url]).output()?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// Gives the host its default routes.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn connect(&self) -> Result<()> {
+        self.machine.ip("route add default via 198.51.100.1")?;
+        self.machine.ip("-6 route add default via 2001:db8:1::1")
+    }
+
+    /// Takes the host's default routes away.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn disconnect(&self) -> Result<()> {
+        self.machine.ip("route del default")?;
+        self.machine.ip("-6 route del default")
+    }
+
+    /// Gives the host a further address.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn add_address(&self, address: &str) -> Result<()> {
+        self.machine.ip(&format!("addr add {address} dev wan0"))
+    }
+
+    /// Moves a host into this network, before its daemon starts.
+    pub fn host(&self, host: Host) -> Host {
+        host.in_namespaces_of(self.machine.pid())
+    }
+}

@@ -1,0 +1,164 @@
+//! A VM's network: what it reaches, and what it never reaches.
+
+use anyhow::{Result, ensure};
+use banger_smoke::{Host, Internet, scenario, until};
+
+/// Returns a host in `internet` with a running VM `box`.
+fn host(internet: &Internet, options: &[&str]) -> Result<Host> {
+    let host = Host::with_program("curl")?;
+    // The next daemon runs in the internet's namespace.
+    host.ok(&["daemon", "stop"])?;
+    let host = internet.host(host);
+    let run = ["vm", "run", "-d", "--name", "box", "--image", "curl", "--disk-size", "64M"];
+    host.ok(&[&run, options].concat())?;
+    Ok(host)
+}
+
+/// Returns what the guest reads from `http://PLACE/who`; nothing if it is refused. Fails if the guest only waits.
+fn fetch(host: &Host, place: &str) -> Result<String> {
+    /// Exit code of curl after a timeout.
+    const TIMED_OUT: i32 = 28;
+    let url = format!("http://{place}/who");
+    let finished = host.banger(&["vm", "exec", "box", "--", "curl", "-sS", "-g", "-m", "60", &url])?;
+    ensure!(finished.status.code() != Some(TIMED_OUT), "{place}: {}", finished.stderr);
+    Ok(finished.stdout.trim().to_owned())
+}
+
+/// Places that no policy reaches: the host itself by all its addresses, the namespace, metadata, and itself.
+const NEVER: [&str; 14] = [
+    "127.0.0.2",
+    "198.51.100.2",
+    "0.0.0.1",
+    "169.254.169.254",
+    "192.0.0.1",
+    "192.0.0.5",
+    "192.0.0.6",
+    "224.0.0.1",
+    "[2001:db8:1::2]",
+    "[::ffff:198.51.100.2]",
+    "[fd00:ec2::254]",
+    "[fd62:616e:6765:7201::1]",
+    "[fd62:616e:6765:7202::6]",
+    "[64:ff9b::7f00:1]",
+];
+
+#[scenario(Here, Lab)]
+fn a_guest_reaches_the_internet_and_not_the_host() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = host(&internet, &[])?;
+    for place in ["203.0.113.1", "[2001:db8:2::1]", "www.example", "alias.example", "www", "192.168.50.1"] {
+        assert_eq!(fetch(&host, place)?, "internet", "{place}");
+    }
+    for place in NEVER {
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    // An address that the host gets later is refused, too.
+    internet.add_address("203.0.113.99/32")?;
+    assert_eq!(internet.fetch("http://203.0.113.99/who")?.as_deref(), Some("host\n"));
+    until("the new address is refused", || Ok(fetch(&host, "203.0.113.99")?.is_empty()))?;
+    assert_eq!(fetch(&host, "203.0.113.1")?, "internet");
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
+#[scenario(Here, Lab)]
+fn policies_apply_at_once_also_to_a_running_vm() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = host(&internet, &["--egress", "public"])?;
+    assert_eq!(host.json(&["vm", "show", "box"])?["egress"], "public");
+    let reached = |places: &[&str]| -> Result<Vec<String>> {
+        let mut reached = Vec::new();
+        for place in places {
+            if fetch(&host, place)? == "internet" {
+                reached.push((*place).to_owned());
+            }
+        }
+        Ok(reached)
+    };
+    let all =
+        ["203.0.113.1", "203.0.113.2", "192.168.50.1", "[2001:db8:2::1]", "[fd00:50::1]", "www.example"];
+    assert_eq!(reached(&all)?, ["203.0.113.1", "203.0.113.2", "[2001:db8:2::1]", "www.example"]);
+    host.ok(&["vm", "set", "--egress", "none", "box"])?;
+    assert_eq!(reached(&all)?, [""; 0]);
+    host.ok(&["vm", "set", "--egress", "192.168.50.0/24,[fd00:50::1]:80,203.0.113.2:81", "box"])?;
+    assert_eq!(reached(&all)?, ["192.168.50.1", "[fd00:50::1]"]);
+    host.ok(&["vm", "set", "--egress", "open", "box"])?;
+    assert_eq!(reached(&all)?, all);
+    for place in NEVER {
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    Ok(())
+}
+
+#[scenario(Here, Lab)]
+fn a_list_allows_names_and_not_their_neighbours() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = host(&internet, &["--egress", "www.example,*.www.example,private.example,host.example"])?;
+    // Not before its name was resolved.
+    assert_eq!(fetch(&host, "203.0.113.1")?, "");
+    assert_eq!(fetch(&host, "www.example")?, "internet");
+    assert_eq!(fetch(&host, "203.0.113.1")?, "internet");
+    for place in ["other.example", "203.0.113.2", "alias.example", "private.example", "host.example"] {
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    // Other resolvers are refused, and bangerd's does without it.
+    let resolve = ["vm", "exec", "box", "--", "busybox", "nslookup", "other.example", "203.0.113.53"];
+    ensure!(!host.banger(&resolve)?.stdout.contains("203.0.113.2"), "another resolver answers");
+    // The policy applies after the daemon is killed, and is changed by the next one.
+    let daemon = rustix::process::Pid::from_raw(host.daemon_pid()?);
+    rustix::process::kill_process(
+        daemon.unwrap_or(rustix::process::Pid::INIT),
+        rustix::process::Signal::KILL,
+    )?;
+    assert_eq!(fetch(&host, "other.example")?, "");
+    host.ok(&["vm", "set", "--egress", "*.example:80", "box"])?;
+    for place in ["www.example", "other.example", "203.0.113.2"] {
+        assert_eq!(fetch(&host, place)?, "internet", "{place}");
+    }
+    host.ok(&["vm", "set", "--egress", "*.example:81", "box"])?;
+    assert_eq!(fetch(&host, "www.example")?, "");
+    Ok(())
+}
+
+#[scenario(Here, Lab)]
+fn a_host_that_was_offline_needs_no_restart_of_its_vms() -> Result<()> {
+    let internet = Internet::new()?;
+    internet.disconnect()?;
+    let host = host(&internet, &[])?;
+    let network = || Ok::<_, anyhow::Error>(host.json(&["vm", "show", "box"])?["network"].clone());
+    // Not after a timeout of the guest's.
+    assert_eq!(fetch(&host, "203.0.113.1")?, "");
+    assert_eq!(network()?, "user; the host is offline: it has no default route");
+    internet.connect()?;
+    until("the VM is connected", || Ok(fetch(&host, "203.0.113.1")? == "internet"))?;
+    assert_eq!(fetch(&host, "www.example")?, "internet");
+    assert_eq!(network()?, "user");
+    internet.disconnect()?;
+    until("the VM is disconnected", || Ok(fetch(&host, "[2001:db8:2::1]")?.is_empty()))?;
+    internet.connect()?;
+    until("the VM is connected again", || Ok(fetch(&host, "[2001:db8:2::1]")? == "internet"))?;
+    Ok(())
+}
+
+#[scenario(Here, Lab)]
+fn a_vm_without_a_network_has_no_card() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = internet.host(Host::tiny()?);
+    let run = [
+        "vm",
+        "run",
+        "--rm",
+        "--image",
+        "tiny",
+        "--network",
+        "none",
+        "--",
+        "busybox",
+        "ls",
+        "/sys/class/net",
+    ];
+    let finished = host.banger(&run)?;
+    assert_eq!(finished.stdout, "lo\n");
+    ensure!(!finished.stderr.contains("network"), "{}", finished.stderr);
+    host.nothing_left()
+}
