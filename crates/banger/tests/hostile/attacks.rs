@@ -103,13 +103,13 @@ fn check(harness: &mut Harness, steps: Vec<Step>) -> Result<(), Failed> {
 /// A conversation in which the agent accepts the request and then does `actions`.
 fn started(actions: Vec<Action>) -> Conversation {
     let started = Action::Send(reply(&Reply::Started { pid: 1 }));
-    let opening = vec![Action::Send(greeting("1")), Action::AwaitRequest, started];
+    let opening = vec![Action::Send(greeting("1")), Action::AwaitRequest(""), started];
     Conversation(opening.into_iter().chain(actions).collect())
 }
 
 /// A conversation in which the agent replies once.
 fn answered(answer: &Reply) -> Conversation {
-    Conversation(vec![Action::Send(greeting("1")), Action::AwaitRequest, Action::Send(reply(answer))])
+    Conversation(vec![Action::Send(greeting("1")), Action::AwaitRequest(""), Action::Send(reply(answer))])
 }
 
 /// A conversation in which the agent sends `data` and exits.
@@ -333,7 +333,7 @@ fn a_forwarded_connection_is_not_kept(to: &Attacker) -> Result<(), Failed> {
         let port =
             ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).ok_or("no free port")?;
         let session = started(vec![Action::ConnectOnHost(port), Action::AwaitOthers, exited()]);
-        let mut socket = vec![Action::Send(greeting("1")), Action::AwaitRequest];
+        let mut socket = vec![Action::Send(greeting("1")), Action::AwaitRequest("")];
         socket.extend(actions);
         let step = Step::new(Command::Run { port }, vec![session, Conversation(socket)]);
         let count = to.with_harness(|harness| {
@@ -353,7 +353,7 @@ fn interrupted(to: &Attacker, silence: &Action) -> Vec<Vec<Conversation>> {
         conversation.0.push(silence.clone());
         conversation
     };
-    let greeted = Conversation(vec![Action::Send(greeting("1")), Action::AwaitRequest]);
+    let greeted = Conversation(vec![Action::Send(greeting("1")), Action::AwaitRequest("")]);
     vec![
         vec![silent(Conversation::default())],
         vec![silent(greeted)],

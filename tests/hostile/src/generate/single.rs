@@ -24,7 +24,7 @@ pub(super) fn greeted(choices: &mut Choices<'_>) -> Draft {
         }
         _ => greeting(&version),
     });
-    draft.actions.push(Action::AwaitRequest);
+    draft.actions.push(Action::AwaitRequest(""));
     draft
 }
 
