@@ -70,6 +70,7 @@ impl Harness {
         let scratch = tempfile::tempdir().unwrap();
         assert!(!harness.daemon.input().is_empty(), "the repository was not sent: {errors}");
         harness.workspace = Workspace::read(&harness.daemon.input(), scratch.path());
+        harness.sandbox.commit_more();
         // In a process with a sandbox's environment, it is in the sandbox.
         drop(scratch);
         harness.sandbox.keep();
