@@ -78,7 +78,7 @@ async fn send(
     let transfer = Transfer { client, ui, vm: vm.name.as_str(), stage: &stage, show_progress: true };
     let request = Workspace { path: GUEST_HOME.to_vec(), action: WorkspaceAction::Change };
     let result = transfer.run(async |on_event, cancelled| {
-        exchange(client, vm.name.as_str(), request, send, read_time, on_event, cancelled).await
+        exchange(client, vm.name.as_str(), request, send, read_time, on_event, (cancelled, || ())).await
     });
     result.await.map(|(skipped, _)| skipped)
 }

@@ -24,7 +24,7 @@ pub use crate::git_error::GitError;
 pub(crate) use crate::git_error::unexpected_output;
 use crate::{
     budget::ResourceLimits,
-    process::{Cancel, Limits, MAX_OUTPUT, Process},
+    process::{Cancel, GRACE, Limits, MAX_OUTPUT, Process},
 };
 
 /// Timeout for git. Packing the recent history of the largest repositories takes minutes.
@@ -63,7 +63,7 @@ impl Git {
         let program = programs.find(|program| is_program(program)).ok_or(GitError::Missing)?;
         Ok(Self {
             program,
-            limits: Limits { time: TIMEOUT, cancel: None, output: MAX_OUTPUT, resources: None },
+            limits: Limits { time: TIMEOUT, cancel: None, grace: GRACE, output: MAX_OUTPUT, resources: None },
         })
     }
 
@@ -115,7 +115,9 @@ impl Git {
         GitCommand::new(name(&command), command, self.limits.clone())
     }
 
-    /// Returns the command `words`, which runs the git command `what` elsewhere, with the same limits.
+    /// Returns the command `words`, which runs the git command `what` elsewhere, with the same limits. It is killed
+    /// at once when it has to end: it has no lock files here, and a guest decides how long it takes to end by itself. A
+    /// second signal of the user ends this process meanwhile, and would leave it to the guest.
     pub(crate) fn command_through<S: AsRef<OsStr>>(
         &self,
         words: impl IntoIterator<Item = S>,
@@ -125,7 +127,8 @@ impl Git {
         let program = words.next();
         let mut command = self.clean_command(program.as_ref().map_or(OsStr::new("false"), AsRef::as_ref));
         command.args(words);
-        GitCommand::new(what.to_owned(), command, self.limits.clone())
+        let limits = Limits { grace: Duration::ZERO, ..self.limits.clone() };
+        GitCommand::new(what.to_owned(), command, limits)
     }
 
     fn clean_command(&self, program: &OsStr) -> Command {
@@ -293,6 +296,18 @@ pub(crate) fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_runs_git_elsewhere_is_killed_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "trap 'touch asked' TERM; echo; while :; do sleep 1; done";
+        let mut command = Git::find().unwrap().command_through(["sh", "-c", script], "fake");
+        command.current_dir(dir.path());
+        let mut process = command.start().unwrap();
+        process.read_exact(&mut [0]).unwrap();
+        drop(process);
+        assert!(!dir.path().join("asked").exists());
+    }
 
     #[test]
     fn versions_that_are_too_old_are_rejected() {

@@ -34,7 +34,7 @@ pub(crate) const MAX_OUTPUT: usize = 1 << 30;
 const MAX_STDERR: usize = 16 << 10;
 
 /// Time that git has to remove its lock files before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// Cancels the git commands of every [`Git`](crate::Git) that has a clone of it: running ones end, later ones fail.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub(crate) struct Limits {
     /// Maximum duration of a command that runs to its end, and of each read and write of an interactive one.
     pub(crate) time: Duration,
     pub(crate) cancel: Option<Cancel>,
+    /// Time that git has to end by itself before it is killed.
+    pub(crate) grace: Duration,
     /// Maximum size of the output of a command that runs to its end, in bytes.
     pub(crate) output: usize,
     /// Limits of git itself, if it reads a guest's data.
@@ -284,15 +286,17 @@ impl Process {
         }
     }
 
-    /// Ends git and its children. git has time to remove its lock files.
+    /// Ends git and its children.
     fn end(&mut self) {
         if self.reaped {
             return;
         }
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
-        let grace = Timespec::try_from(GRACE).unwrap_or_default();
-        // An interrupted wait is only shorter.
-        let _ = poll(&mut [PollFd::new(&self.exited, PollFlags::IN)], Some(&grace));
+        if !self.limits.grace.is_zero() {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
+            let grace = Timespec::try_from(self.limits.grace).unwrap_or_default();
+            // An interrupted wait is only shorter.
+            let _ = poll(&mut [PollFd::new(&self.exited, PollFlags::IN)], Some(&grace));
+        }
         let _ = self.reap();
     }
 
@@ -398,7 +402,8 @@ mod tests {
             let script = format!("exec 9>alive; echo started >&9; {script}");
             command.arg("-c").arg(script).current_dir(self.dir.path());
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-            let limits = Limits { time, cancel: cancel.cloned(), output: MAX_OUTPUT, resources: None };
+            let cancel = cancel.cloned();
+            let limits = Limits { time, cancel, grace: GRACE, output: MAX_OUTPUT, resources: None };
             Process::start(command, "fake".to_owned(), limits).unwrap()
         }
 

@@ -51,7 +51,7 @@ fn unexpected_changes(step: &Step, before: &Snapshot, after: &Snapshot) -> Vec<P
     let mut allowed = step.command.may_change(|path| before.is_dir(&PathBuf::from("home").join(path)));
     if step.is_interrupted() {
         // A client that is killed leaves its temporary repository to the next one.
-        allowed.push("state/banger/rescue".to_owned());
+        allowed.extend(["state/banger/rescue", "cache/banger/workspace"].map(str::to_owned));
     }
     // Directories may be created above an allowed path.
     let is_created_dir = |path: &PathBuf| !before.contains(path) && after.is_dir(path);

@@ -30,7 +30,7 @@ use rustix::{
 use crate::{
     Promise, Step,
     daemon::Daemon,
-    limits::{GUARD, PATIENCE},
+    limits::GUARD,
     orders::{Ended, Order},
     remote::Remote,
     sandbox::{Sandbox, environment},
@@ -166,7 +166,7 @@ impl Process {
                     break None;
                 }
                 // It waits for something that is not the guest.
-                None if start.elapsed() > PATIENCE && !daemon.is_busy() => self.remote.tick(),
+                None if start.elapsed() > daemon.patience() && !daemon.is_busy() => self.remote.tick(),
                 None => {}
             }
         };

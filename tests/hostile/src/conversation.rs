@@ -38,11 +38,13 @@ pub enum Action {
     Send(Vec<u8>),
     /// Sends the same bytes again and again, until so many bytes are sent or the client disconnects.
     SendRepeatedly(Vec<u8>, u64),
-    /// Waits for the client's request.
-    AwaitRequest,
+    /// Waits for the client's request, which should contain these words. Their absence changes nothing here;
+    /// [`Harness::unreached`](crate::Harness::unreached) reports it.
+    AwaitRequest(&'static str),
     /// Accepts standard input to its end, and acknowledges it.
     AwaitInput,
-    /// Waits until standard input contains these bytes.
+    /// Waits until standard input contains these bytes. If it ends without them, or if the client waits too, the
+    /// conversation ends.
     AwaitBytes(&'static [u8]),
     /// Connects to this port of the host's loopback, as a program on the host does, and reads to the end.
     ConnectOnHost(u16),
@@ -52,6 +54,18 @@ pub enum Action {
     StaySilent,
     /// Sends nothing more, while the user presses Ctrl-C (or sends another signal) a few times.
     StaySilentUntil(Signal),
+}
+
+impl Conversation {
+    /// Returns the words of the request that it answers.
+    #[must_use]
+    pub fn request(&self) -> &'static str {
+        let mut words = self.0.iter().filter_map(|action| match action {
+            Action::AwaitRequest(words) => Some(*words),
+            _ => None,
+        });
+        words.next().unwrap_or_default()
+    }
 }
 
 impl Step {
@@ -75,7 +89,7 @@ impl fmt::Debug for Action {
             Self::SendRepeatedly(bytes, total) => {
                 write!(f, "SendRepeatedly({total} bytes: {})", shown(bytes))
             }
-            Self::AwaitRequest => f.write_str("AwaitRequest"),
+            Self::AwaitRequest(words) => write!(f, "AwaitRequest({words})"),
             Self::AwaitInput => f.write_str("AwaitInput"),
             Self::AwaitBytes(bytes) => write!(f, "AwaitBytes({})", shown(bytes)),
             Self::ConnectOnHost(port) => write!(f, "ConnectOnHost({port})"),

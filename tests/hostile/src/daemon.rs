@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use banger_proto::{Decoder, Frame, Reply, Stream};
+use banger_proto::{Decoder, Frame, Reply, Request, Stream, Workspace};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::Signal,
@@ -37,6 +37,8 @@ const MAX_INPUT: usize = 64 << 20;
 #[derive(Debug, Default)]
 struct State {
     conversations: VecDeque<Conversation>,
+    /// The conversations that have begun, in the same order.
+    begun: Vec<Progress>,
     last_error: Option<String>,
     /// The client's process, once it is known.
     client: Option<Arc<Remote>>,
@@ -49,6 +51,15 @@ struct State {
     /// Standard input that the guest has received last.
     input: Vec<u8>,
     failure: Option<(Promise, String)>,
+}
+
+/// How far a conversation went.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// The client's request in words, once it was sent.
+    pub(crate) request: Option<String>,
+    /// Number of actions that the guest has begun.
+    pub(crate) actions: usize,
 }
 
 /// The daemon. Its threads end with the process.
@@ -107,6 +118,16 @@ impl Daemon {
     /// Returns the standard input that the guest has received last.
     pub(crate) fn input(&self) -> Vec<u8> {
         self.state().input.clone()
+    }
+
+    /// Returns the conversations that have begun since the last [`prepare`](Self::prepare), in order.
+    pub(crate) fn begun(&self) -> Vec<Progress> {
+        self.state().begun.clone()
+    }
+
+    /// Returns the time after which a client that does nothing waits.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Returns whether a connection is open.
@@ -179,14 +200,27 @@ impl Daemon {
     }
 
     fn converse(&self, stream: &UnixStream) -> io::Result<()> {
-        let Some(conversation) = self.state().conversations.pop_front() else { return Ok(()) };
+        let mut state = self.state();
+        let Some(conversation) = state.conversations.pop_front() else { return Ok(()) };
+        let number = state.begun.len();
+        state.begun.push(Progress::default());
+        drop(state);
         stream.set_nonblocking(true)?;
         let mut connection =
             Connection { daemon: self, stream, decoder: Decoder::default(), received: Received::default() };
-        let done = conversation.0.iter().try_for_each(|action| connection.perform(action));
-        let input = connection.received.input;
+        let mut actions = 0;
+        let done = conversation.0.iter().try_for_each(|action| {
+            actions += 1;
+            connection.perform(action)
+        });
+        let Received { input, request, .. } = connection.received;
+        let mut state = self.state();
+        // A later step may have begun.
+        if let Some(progress) = state.begun.get_mut(number) {
+            *progress = Progress { request, actions };
+        }
         if !input.is_empty() {
-            self.state().input = input;
+            state.input = input;
         }
         done
     }
@@ -224,10 +258,23 @@ fn respond(mut stream: &UnixStream, body: &Value) -> io::Result<()> {
     stream.write_all(&[head.as_bytes(), body.as_bytes()].concat())
 }
 
+/// Returns a request in words: a directory and what to do there, a command line, or the rest as it is.
+fn words(json: &[u8]) -> String {
+    match serde_json::from_slice(json) {
+        Ok(Request::Workspace(Workspace { path, action })) => {
+            format!("{} {action:?}", String::from_utf8_lossy(&path))
+        }
+        Ok(Request::Exec(exec)) if exec.command_line.is_none() => exec.argv.join(" "),
+        Ok(request) => format!("{request:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// What the client has sent over one connection.
 #[derive(Debug, Default)]
 struct Received {
-    requests: usize,
+    /// Its request in words.
+    request: Option<String>,
     input: Vec<u8>,
     /// Bytes of the input that the guest has not acknowledged.
     unacknowledged: usize,
@@ -258,10 +305,8 @@ impl Connection<'_> {
                 }
                 Ok(())
             }
-            Action::AwaitRequest => self.wait_until(|received| received.requests > 0),
-            Action::AwaitBytes(bytes) => self.wait_until(|received| {
-                received.input.windows(bytes.len()).any(|window| window == *bytes) || received.input_ended
-            }),
+            Action::AwaitRequest(_) => self.wait_until(|received| received.request.is_some()),
+            Action::AwaitBytes(bytes) => self.await_bytes(bytes),
             Action::AwaitInput => loop {
                 self.wait_until(|received| received.unacknowledged > 0 || received.input_ended)?;
                 let bytes = std::mem::take(&mut self.received.unacknowledged);
@@ -308,6 +353,17 @@ impl Connection<'_> {
         Ok(())
     }
 
+    fn await_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let start = Instant::now();
+        while !self.received.input.windows(bytes.len()).any(|window| window == bytes) {
+            if self.received.input_ended || start.elapsed() > self.daemon.patience {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.wait(PollFlags::empty(), self.daemon.patience)?;
+        }
+        Ok(())
+    }
+
     /// Waits for `wanted` or for data, which it receives; returns whether `wanted` is ready.
     fn wait(&mut self, wanted: PollFlags, limit: Duration) -> io::Result<bool> {
         let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
@@ -330,7 +386,7 @@ impl Connection<'_> {
         }
         while let Ok(Some(frame)) = self.decoder.next_frame() {
             match frame {
-                Frame::Control(_) => self.received.requests += 1,
+                Frame::Control(json) => _ = self.received.request.get_or_insert_with(|| words(&json)),
                 Frame::Data(Stream::Stdin, bytes) if bytes.is_empty() => self.received.input_ended = true,
                 Frame::Data(_, bytes) => {
                     self.received.unacknowledged += bytes.len();
@@ -358,14 +414,15 @@ impl Connection<'_> {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    /// Advances the client's clock until it disconnects, and sends it `signal` a few times.
+    /// Advances the client's clock until it disconnects, and sends it `signal` a few times. Does nothing if neither is
+    /// possible.
     fn stay_silent(&mut self, signal: Option<Signal>) -> io::Result<()> {
         let (_, changed) = &*self.daemon.shared;
         let patience = self.daemon.patience;
         let attached =
             changed.wait_timeout_while(self.daemon.state(), patience, |state| state.client.is_none());
         let client = attached.unwrap_or_else(PoisonError::into_inner).0.client.clone();
-        let Some(client) = client.filter(|client| signal.is_some() || client.has_clock()) else {
+        let Some(client) = client.filter(|client| signal.is_some() || client.has_clock(self.stream)) else {
             return Ok(());
         };
         let start = Instant::now();

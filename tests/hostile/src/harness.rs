@@ -1,6 +1,6 @@
 //! Runs cases, and checks every promise after each command.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use banger_proto::{ExitStatus, Frame, Reply, Stream};
 
@@ -8,9 +8,9 @@ use crate::{
     Action, Case, Client, Command, Conversation, Sandbox, Step, Violation, Workspace,
     check::{MAX_MEMORY, violations},
     client::{Process, Run, run_in_process},
-    daemon::Daemon,
+    daemon::{Daemon, Progress},
     encode::{frame, greeting, reply},
-    limits::PATIENCE,
+    limits::{GUARD, PATIENCE},
     workspace::placed_at,
 };
 
@@ -27,6 +27,10 @@ pub struct Harness {
     process: Option<Process>,
     workspace: Workspace,
     max_memory: usize,
+    /// Paths in the sandbox that the last case has changed.
+    changed: Vec<PathBuf>,
+    /// A conversation of the last case that was not carried out.
+    unreached: Option<String>,
 }
 
 impl Harness {
@@ -36,18 +40,37 @@ impl Harness {
     /// Panics if that is not possible.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let (sandbox, patience) = match &client {
-            Client::InProcess(_) => (Sandbox::of_this_process(), IN_PROCESS_PATIENCE),
-            _ => (Sandbox::create(), PATIENCE),
+        let patience = if matches!(client, Client::InProcess(_)) { IN_PROCESS_PATIENCE } else { PATIENCE };
+        Self::create(client, patience)
+    }
+
+    /// Creates a sandbox for cases in which client and guest never wait for each other, so that a busy host does not
+    /// end their conversations.
+    ///
+    /// # Panics
+    /// Panics if that is not possible.
+    #[must_use]
+    pub fn patient(client: Client) -> Self {
+        Self::create(client, GUARD)
+    }
+
+    fn create(client: Client, patience: Duration) -> Self {
+        let sandbox = match &client {
+            Client::InProcess(_) => Sandbox::of_this_process(),
+            _ => Sandbox::create(),
         };
         let daemon = Daemon::start(&sandbox.dirs().socket(), patience);
         let (process, workspace) = (None, Workspace::default());
-        let mut harness = Self { client, sandbox, daemon, process, workspace, max_memory: MAX_MEMORY };
+        let (changed, unreached) = (Vec::new(), None);
+        let max_memory = MAX_MEMORY;
+        let mut harness =
+            Self { client, sandbox, daemon, process, workspace, max_memory, changed, unreached };
         let run = harness.run(&Step::new(Command::Prepare, vec![place()]));
         let errors = String::from_utf8_lossy(&run.stderr);
         let scratch = tempfile::tempdir().unwrap();
         assert!(!harness.daemon.input().is_empty(), "the repository was not sent: {errors}");
         harness.workspace = Workspace::read(&harness.daemon.input(), scratch.path());
+        harness.sandbox.commit_more();
         // In a process with a sandbox's environment, it is in the sandbox.
         drop(scratch);
         harness.sandbox.keep();
@@ -75,8 +98,10 @@ impl Harness {
     pub fn run_case(&mut self, case: &Case) -> Vec<Violation> {
         let mut before = self.sandbox.pristine().clone();
         let mut found = Vec::new();
+        self.unreached = None;
         for step in &case.steps {
             let run = self.run(step);
+            self.unreached = self.unreached.take().or_else(|| unreached(step, &self.daemon.begun()));
             let after = self.sandbox.snapshot(&before);
             found = violations(step, &run, self.max_memory, (&before, &after));
             before = after;
@@ -84,8 +109,28 @@ impl Harness {
                 break;
             }
         }
+        self.changed = before.differences(self.sandbox.pristine());
         self.sandbox.restore(&before);
         found
+    }
+
+    /// Returns the first conversation of the last case that the client has not let the guest carry out, or that has
+    /// answered another request: its lies were not tested.
+    #[must_use]
+    pub fn unreached(&self) -> Option<&str> {
+        self.unreached.as_deref()
+    }
+
+    /// Returns the paths in the sandbox that the last case has changed.
+    #[must_use]
+    pub fn changed(&self) -> &[PathBuf] {
+        &self.changed
+    }
+
+    /// Returns the client's requests in the last step, in words.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.daemon.begun().into_iter().filter_map(|progress| progress.request).collect()
     }
 
     /// Returns the number of bytes that have reached a program on the host through the last step's forwarded port.
@@ -145,11 +190,28 @@ impl Harness {
     }
 }
 
+/// Returns what of `step` the guest has not begun, given what it has `begun`. An endless answer may end early.
+fn unreached(step: &Step, begun: &[Progress]) -> Option<String> {
+    step.conversations.iter().enumerate().find_map(|(number, conversation)| {
+        let Conversation(actions) = conversation;
+        let Some(Progress { request, actions: count }) = begun.get(number) else {
+            return Some(format!("conversation {number} of {:?} has not begun", step.command));
+        };
+        let endless = actions.iter().position(|action| matches!(action, Action::SendRepeatedly(..)));
+        let expected = endless.map_or(actions.len(), |at| at + 1);
+        let is_answer = request.as_deref().unwrap_or_default().contains(conversation.request());
+        (*count < expected || !is_answer).then(|| {
+            let reached = format!("conversation {number} of {:?} has reached action {count}", step.command);
+            format!("{reached} after the request {request:?}: {:?}", actions.get(..*count).unwrap_or(actions))
+        })
+    })
+}
+
 /// Returns the conversation in which an honest guest accepts a workspace.
 fn place() -> Conversation {
     Conversation(vec![
         Action::Send(greeting("1")),
-        Action::AwaitRequest,
+        Action::AwaitRequest("Place"),
         Action::Send(reply(&Reply::Started { pid: 1 })),
         Action::AwaitInput,
         Action::Send(frame(&Frame::Data(Stream::Stdout, placed_at().to_vec().into()))),

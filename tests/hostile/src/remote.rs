@@ -6,7 +6,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    net::sockopt::socket_peercred,
+    process::{Pid, Signal, kill_process},
+};
 
 use crate::orders::Order;
 
@@ -22,9 +25,10 @@ impl Remote {
         Self { pid, orders: orders.map(Mutex::new) }
     }
 
-    /// Returns whether its clock can be advanced.
-    pub(crate) fn has_clock(&self) -> bool {
-        self.orders.is_some()
+    /// Returns whether the clock of the process at the other end of `stream` can be advanced. It may be a program that
+    /// this one has started.
+    pub(crate) fn has_clock(&self, stream: &UnixStream) -> bool {
+        self.orders.is_some() && socket_peercred(stream).is_ok_and(|peer| peer.pid == self.pid)
     }
 
     /// Advances its clock, if that is possible.

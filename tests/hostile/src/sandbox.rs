@@ -115,6 +115,13 @@ impl Sandbox {
         Dirs::find(variable).unwrap()
     }
 
+    /// Commits a change in the repository, so that there is something to send.
+    pub(crate) fn commit_more(&self) {
+        let repository = self.home().join("repo");
+        fs::write(repository.join("README"), "a repository with a second commit\n").unwrap();
+        git(&repository, &["commit", "--quiet", "--all", "-m", "second"]);
+    }
+
     /// Makes the current state the one to which [`restore`](Self::restore) returns.
     pub(crate) fn keep(&mut self) {
         for name in COMPARED {

@@ -13,18 +13,26 @@ use crate::encode::Listed;
 /// Time at which the guest placed the workspace, in seconds.
 pub(crate) const PLACED_AT: i64 = 1_700_000_000;
 
-/// Small files of `.git` and others that the client reads.
-const RULES: [&str; 4] = [".git/HEAD", ".git/index", ".git/info/exclude", ".gitignore"];
+/// Small files that the client reads.
+const SMALL_FILES: [&str; 5] =
+    [".git/HEAD", ".git/refs/heads/main", ".git/index", ".git/info/exclude", ".gitignore"];
+
+/// A file's path and content.
+pub(crate) type SmallFile = (Vec<u8>, Vec<u8>);
 
 /// A workspace in the guest.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
     /// Its listing: every file is as sent.
     pub listed: Vec<Listed>,
-    /// Paths and contents of the files that the client reads first.
-    pub rules: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Small files that the client may read.
+    pub(crate) files: Vec<SmallFile>,
+    /// The commit that was sent.
+    pub head: String,
     /// A commit that only the guest has: its id, and a pack with it.
     pub commit: (String, Vec<u8>),
+    /// The index after a file was removed from it, and git's list of its differences from the commit.
+    pub(crate) staged: (Vec<u8>, Vec<u8>),
 }
 
 impl Workspace {
@@ -39,9 +47,13 @@ impl Workspace {
         while let Some(record) = reader.next_record().unwrap() {
             listed.push(as_placed(record));
         }
-        let rule = |name: &str| Some((name.as_bytes().to_vec(), fs::read(dir.join(name)).ok()?));
-        let rules = RULES.iter().filter_map(|name| rule(name)).collect();
-        Self { listed, rules, commit: commit(scratch) }
+        let file = |name: &str| (name.as_bytes().to_vec(), fs::read(dir.join(name)).expect("it was sent"));
+        let files = SMALL_FILES.map(file).into();
+        let head = line(git(&dir, &["rev-parse", "HEAD"]));
+        git(&dir, &["rm", "--quiet", "--cached", "README"]);
+        let differences = ["diff-index", "--cached", "--raw", "-z", "--no-abbrev", "HEAD"];
+        let staged = (fs::read(dir.join(".git/index")).unwrap(), git(&dir, &differences));
+        Self { listed, files, head, commit: commit(scratch), staged }
     }
 }
 
@@ -72,8 +84,13 @@ fn commit(scratch: &Path) -> (String, Vec<u8>) {
     fs::create_dir(&dir).unwrap();
     git(&dir, &["init", "--quiet"]);
     git(&dir, &["commit", "--quiet", "--allow-empty", "-m", "work"]);
-    let id = String::from_utf8(git(&dir, &["rev-parse", "HEAD"])).unwrap().trim().to_owned();
-    (id, git(&dir, &["pack-objects", "--stdout", "--all", "--quiet"]))
+    let id = git(&dir, &["rev-parse", "HEAD"]);
+    (line(id), git(&dir, &["pack-objects", "--stdout", "--all", "--quiet"]))
+}
+
+/// Returns the only line of `output`.
+fn line(output: Vec<u8>) -> String {
+    String::from_utf8(output).unwrap().trim().to_owned()
 }
 
 /// Runs git without the user's configuration and at a fixed time; returns its output.

@@ -270,10 +270,6 @@ impl<'a> Workspaces<'a> {
         };
         let send = move |out| write(out).map_err(to_api_error);
         let sent = self.exchange(vm, guest, action, send, read_time).await;
-        if sent.is_err() {
-            // Packing is of no use any more.
-            self.cancel_git();
-        }
         let ((sent, summary), placed_at) = transaction.undo_if_refused(sent).map_err(api_error_for(vm))??;
         let summary = SendSummary { files: sent.files, removed: sent.removed, ..summary };
         transaction.complete(&sent.into_record(placed_at)).map_err(api_error_for(vm))?;
@@ -400,7 +396,13 @@ impl<'a> Workspaces<'a> {
                 cancelled.await;
                 self.cancel_git();
             };
-            exchange(client, name, request, send, receive, on_event, stop).await
+            // Packing is of no use any more. A snapshot that is taken meanwhile may be.
+            let on_failure = || {
+                if matches!(action, WorkspaceAction::Place | WorkspaceAction::Change) {
+                    self.cancel_git();
+                }
+            };
+            exchange(client, name, request, send, receive, on_event, (stop, on_failure)).await
         });
         result.await
     }

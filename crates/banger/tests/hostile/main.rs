@@ -7,6 +7,7 @@
 mod attacks;
 mod program;
 mod property;
+mod reach;
 
 use std::{env, process::ExitCode};
 
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
         serve_worker(banger::run, memory).expect("the harness is there");
         return ExitCode::SUCCESS;
     }
-    let trials: Vec<Trial> =
-        [attacks::trials(), property::trials(), program::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [attacks::trials(), property::trials(), program::trials(), reach::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -41,7 +41,7 @@ fn is_run_by_users(case: &Case) -> bool {
 }
 
 /// Returns the same random bytes for each seed (SplitMix64).
-fn numbers(seed: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn numbers(seed: u64) -> impl Iterator<Item = u8> {
     let mut state = seed;
     std::iter::repeat_with(move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

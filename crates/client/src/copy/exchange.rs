@@ -24,7 +24,8 @@ use crate::{Client, exec::run, protocol::protocol_error};
 const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Sends `request` to the agent of VM `vm`: `send` writes the data for it, `receive` reads the data from it. Returns
-/// both results when the agent has finished.
+/// both results when the agent has finished. `stop` ends it early; `on_failure` ends local work that `send` and
+/// `receive` still do after a failure.
 ///
 /// # Errors
 /// Returns an error if the VM cannot be reached, or its agent, `send` or `receive` fail; `Cancelled` if it was
@@ -36,7 +37,7 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     send: impl FnOnce(ToGuest) -> Result<S, ApiError> + Send + 'static,
     receive: impl FnOnce(FromGuest) -> Result<R, ApiError> + Send + 'static,
     on_event: &mut dyn FnMut(CopyEvent),
-    stop: impl Future<Output = ()>,
+    (stop, on_failure): (impl Future<Output = ()>, impl FnOnce()),
 ) -> Result<(S, R), ApiError> {
     let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
     let (received, from_guest) = mpsc::channel(MAX_WAITING_CHUNKS);
@@ -63,13 +64,13 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
         () = stop => None,
     };
     match result {
-        Some(result) => result,
-        None => {
-            // Both threads notice the end of their streams.
-            tokio::join!(end(sending), end(receiving));
-            Err(cancelled())
-        }
+        Some(Ok(results)) => return Ok(results),
+        Some(Err(_)) => on_failure(),
+        None => {}
     }
+    // Both threads notice the end of their streams.
+    tokio::join!(end(sending), end(receiving));
+    result.unwrap_or_else(|| Err(cancelled()))
 }
 
 /// The end of the transfer.
@@ -107,7 +108,7 @@ async fn transfer(
     }
 }
 
-/// Waits until a thread of a stopped transfer has ended: it removes its temporary files.
+/// Waits until a thread of a transfer that was ended early has ended: it removes its temporary files.
 async fn end<T>(thread: JoinHandle<T>) {
     // The transfer may have received its result.
     if !thread.is_finished() {
@@ -120,5 +121,43 @@ async fn result<T>(thread: &mut JoinHandle<Result<T, ApiError>>) -> Result<T, Ap
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         Err(_) => Err(ApiError::new(ErrorKind::Timeout, "timed out while the host processed the data")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+    };
+
+    use banger_api::Dirs;
+
+    use super::*;
+    use crate::connect::Daemon;
+
+    #[tokio::test]
+    async fn a_failed_exchange_waits_for_its_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = Dirs::find(|_| Some(dir.path().to_owned())).unwrap();
+        let client = Client { daemon: Daemon { dirs, program: dir.path().join("missing") } };
+        let (failed, failure) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(AtomicBool::new(false));
+        let has_ended = ended.clone();
+        let receive = move |_| {
+            // The sender is dropped.
+            let _ = failure.recv();
+            // A result that does not wait for this thread is earlier.
+            (0..100_000).for_each(|_| std::thread::yield_now());
+            ended.store(true, Relaxed);
+            Ok(())
+        };
+        let request = Workspace { path: b"/root".to_vec(), action: WorkspaceAction::Place };
+        let ends = (pending(), || drop(failed));
+        let result = exchange(&client, "box", request, |_| Ok(()), receive, &mut |_| (), ends).await;
+        assert!(result.is_err() && has_ended.load(Relaxed));
     }
 }

@@ -24,7 +24,8 @@ pub use pipe::{FromGuest, ToGuest};
 /// memory.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Timeout for the threads of a stopped transfer to remove partial files. A disk or a server of files may hang.
+/// Timeout for the threads of a transfer that has ended early to remove partial files. A disk or a server of files may
+/// hang.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A path in a guest.

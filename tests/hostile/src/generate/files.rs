@@ -22,7 +22,7 @@ const CHUNKS: [usize; 4] = [64 << 10, 1, 7, 300];
 
 /// The guest's end of `vm cp VM:SOURCE`.
 pub(super) fn copy(choices: &mut Choices<'_>, source: &str) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     draft.send(mostly(choices, Reply::Started { pid: 1 }));
     let asked = source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let asked = if matches!(asked, "." | "..") { "" } else { asked };
@@ -34,7 +34,7 @@ pub(super) fn copy(choices: &mut Choices<'_>, source: &str) -> Conversation {
 
 /// The guest's end of `vm cp SOURCE VM:`.
 pub(super) fn upload(choices: &mut Choices<'_>) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     draft.send(mostly(choices, Reply::Started { pid: 1 }));
     if !choices.chance(10) {
         draft.actions.push(Action::AwaitInput);

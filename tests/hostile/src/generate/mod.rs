@@ -37,9 +37,24 @@ impl Case {
     }
 }
 
+impl Workspace {
+    /// Returns what an honest guest with this workspace does while `command` runs. Since the workspace was sent, its
+    /// user has created a branch.
+    #[must_use]
+    pub fn honest(&self, command: &Command) -> Vec<Conversation> {
+        conversations(&mut Choices::new(&[]), self, command)
+    }
+}
+
 fn step(choices: &mut Choices<'_>, workspace: &Workspace, programs: Programs) -> Step {
     let command = command(choices, programs);
-    let conversations = match &command {
+    let conversations = conversations(choices, workspace, &command);
+    let last_error = choices.chance(25).then(|| text(choices));
+    Step { command, conversations, last_error }
+}
+
+fn conversations(choices: &mut Choices<'_>, workspace: &Workspace, command: &Command) -> Vec<Conversation> {
+    match command {
         Command::CopyOut { source, .. } | Command::Print { source } => {
             vec![files::copy(choices, source)]
         }
@@ -50,16 +65,15 @@ fn step(choices: &mut Choices<'_>, workspace: &Workspace, programs: Programs) ->
         Command::SshForward => vec![Conversation::default(), session::socket(choices)],
         Command::SshListen => session::listener(choices),
         Command::Run { .. } => vec![session::program(choices, true)],
-        Command::Export(_) | Command::Pull | Command::Delete => workspaces::changes(choices, workspace),
-        Command::Prepare | Command::Push => workspaces::update(choices, workspace),
+        Command::Export(_) => workspaces::export(choices, workspace),
+        Command::Pull | Command::Delete => workspaces::pull(choices, workspace),
+        Command::Prepare | Command::Push => workspaces::update(choices, workspace, *command == Command::Push),
         Command::Ports { .. } => vec![single::ports(choices)],
         Command::Ping => vec![single::pong(choices)],
         Command::Health { .. } => vec![single::pong(choices), single::inspection(choices)],
         Command::Show { .. } | Command::List => Vec::new(),
         Command::Logs => vec![session::log(choices)],
-    };
-    let last_error = choices.chance(25).then(|| text(choices));
-    Step { command, conversations, last_error }
+    }
 }
 
 fn command(choices: &mut Choices<'_>, programs: Programs) -> Command {

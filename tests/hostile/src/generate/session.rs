@@ -17,7 +17,7 @@ use crate::{
 
 /// A program. If `silent`, it writes nothing, and nothing that the guest sends could be taken for its output.
 pub(super) fn program(choices: &mut Choices<'_>, silent: bool) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     draft.send(mostly(choices, Reply::Started { pid: 1 }));
     if silent {
         let status = exit_status(choices);
@@ -42,7 +42,7 @@ fn output(choices: &mut Choices<'_>) -> Vec<u8> {
 
 /// A socket.
 pub(super) fn socket(choices: &mut Choices<'_>) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     draft.send(mostly(choices, Reply::Connected));
     for _ in 0..choices.below(3) {
         draft.send(output(choices));
@@ -53,7 +53,7 @@ pub(super) fn socket(choices: &mut Choices<'_>) -> Conversation {
 
 /// A session with a socket that listens in the guest, and connections to it.
 pub(super) fn listener(choices: &mut Choices<'_>) -> Vec<Conversation> {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     let at = match choices.below(3) {
         0 => Endpoint::Tcp { host: "localhost".to_owned(), port: choices.number() },
         1 => Endpoint::Tcp { host: text(choices), port: 0 },

@@ -13,8 +13,8 @@ use crate::{
     texts::text,
 };
 
-/// Starts a conversation: the greeting, and the client's request.
-pub(super) fn greeted(choices: &mut Choices<'_>) -> Draft {
+/// Starts a conversation: the greeting, and the client's request, which contains the words `request`.
+pub(super) fn greeted(choices: &mut Choices<'_>, request: &'static str) -> Draft {
     let mut draft = Draft::default();
     let version = if choices.chance(20) { text(choices) } else { "1".to_owned() };
     draft.send(match choices.below(40) {
@@ -24,7 +24,7 @@ pub(super) fn greeted(choices: &mut Choices<'_>) -> Draft {
         }
         _ => greeting(&version),
     });
-    draft.actions.push(Action::AwaitRequest);
+    draft.actions.push(Action::AwaitRequest(request));
     draft
 }
 
@@ -39,20 +39,20 @@ pub(super) fn mostly(choices: &mut Choices<'_>, expected: Reply) -> Vec<u8> {
 }
 
 pub(super) fn ports(choices: &mut Choices<'_>) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     let listeners = listeners(choices);
     draft.send(mostly(choices, Reply::Ports { listeners }));
     draft.finish(choices, false)
 }
 
 pub(super) fn pong(choices: &mut Choices<'_>) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     draft.send(mostly(choices, Reply::Pong));
     draft.finish(choices, false)
 }
 
 pub(super) fn inspection(choices: &mut Choices<'_>) -> Conversation {
-    let mut draft = greeted(choices);
+    let mut draft = greeted(choices, "");
     let inspection = inspected(choices);
     draft.send(mostly(choices, Reply::Inspected(inspection)));
     draft.finish(choices, false)
