@@ -23,6 +23,7 @@ mod log;
 mod name;
 mod operation;
 mod period;
+mod published;
 mod reference;
 mod remedy;
 mod schema;
@@ -53,6 +54,10 @@ pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Operation, OperationEvent, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
+pub use published::{
+    InvalidPublish, MAX_PUBLISHED, PortProtocol, PortSelector, Publish, PublishPorts, PublishedPort,
+    UnpublishPorts,
+};
 pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
 pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};
 pub use size::{InvalidSize, Size};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Credentials, GuestSettings, Id, Named, Size, VmName};
+use crate::{Credentials, GuestSettings, Id, Named, Publish, PublishedPort, Size, VmName};
 
 /// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -155,6 +155,9 @@ pub struct Vm {
     /// Description of its network, while it runs.
     #[serde(default)]
     pub network: Option<String>,
+    /// The ports that it publishes.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
     /// Process id of its VMM, while it runs.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -202,6 +205,12 @@ pub struct CreateVm {
     /// Whether it has outbound network access.
     #[serde(default)]
     pub nat: Option<bool>,
+    /// Ports to publish on the host while the VM runs. They must be free now.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+    /// Further ports to publish. A host port that is taken now is replaced by a free one.
+    #[serde(default)]
+    pub publish_or_other: Vec<Publish>,
     /// Only create the VM, to start it later.
     #[serde(default)]
     pub no_start: bool,

@@ -11,6 +11,7 @@ use std::{
 
 use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
 use banger_engine::{Engine, Programs, RotatingLog, StoreLock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -22,6 +23,9 @@ use crate::{daemon::Daemon, serve::serve, socket::Socket};
 
 /// Maximum size of the log, in bytes.
 const LOG_MAX: u64 = 8 << 20;
+
+/// Maximum number of open files to ask for.
+const MAX_DESCRIPTORS: u64 = 65_536;
 
 /// Runs the daemon until a stop is requested.
 pub(crate) fn run() -> ExitCode {
@@ -48,6 +52,7 @@ async fn run_async() -> Result<(), ApiError> {
     // leads a process group.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_descriptor_limit();
     let lock = StoreLock::acquire(find_dirs()?).await?;
     init_log(&lock.dirs().daemon_log())?;
     let (bangerd, build) = own_program()?;
@@ -57,6 +62,20 @@ async fn run_async() -> Result<(), ApiError> {
     engine.warm_up();
     report(&json!({ "ready": true }));
     serve(Daemon::new(engine, build), socket).await
+}
+
+/// Raises the limit of open files as far as this process may: each connection to a published port needs two.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum.map_or(Some(MAX_DESCRIPTORS), |max| Some(max.min(MAX_DESCRIPTORS))),
+        ..limit
+    };
+    if limit.current < raised.current
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 /// Returns banger's directories, from this process's environment.

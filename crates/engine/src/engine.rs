@@ -14,6 +14,7 @@ use crate::{
     kernel::{Initrds, Kernels},
     layout::store_file,
     operation::{Events, Operations},
+    ports::Ports,
     programs::Programs,
     recovery::Recovery,
     sessions::Sessions,
@@ -114,6 +115,7 @@ impl Engine {
             kernels: kernels.clone(),
             initrds,
             sessions: sessions.clone(),
+            ports: Arc::new(Ports::new(sessions.clone())),
         });
         let actors = Arc::new(Actors::new(services.clone()));
         let vms = Arc::new(Vms::new(services.clone(), actors.clone(), operations.clone()));

@@ -33,7 +33,7 @@ mod frame;
 mod init;
 mod message;
 
-pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
+pub use frame::{Decoder, Frame, FrameError, FrameHeader, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use init::{Executable, InitKind, Root, find_init, kind_of_init};
 pub use message::{
     Accept, AddressConfig, BootMark, Configure, Connect, CopyDirection, CopyFiles, DiskUsage, Endpoint, Exec,

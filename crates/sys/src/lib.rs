@@ -5,6 +5,7 @@ pub mod confine;
 mod cpu_time;
 mod ext4;
 pub mod kvm;
+mod listeners;
 mod memory;
 mod session;
 mod signal;
@@ -14,6 +15,7 @@ mod watched;
 
 pub use cpu_time::process_cpu_time;
 pub use ext4::grow_ext4;
+pub use listeners::{ListeningSocket, Owner, SocketProtocol, listeners, owners};
 pub use memory::configure_malloc;
 pub use session::{Credentials, lead_session};
 pub use signal::signal_of;

@@ -41,11 +41,6 @@ pub enum Command {
     SshListen,
     /// `vm ssh VM -s sftp`.
     Sftp,
-    /// `vm run -p PORT:80 -- true`, with a program that writes nothing.
-    Run {
-        /// The port on the host.
-        port: u16,
-    },
     /// `vm workspace export VM`.
     Export(ExportTo),
     /// `vm workspace pull VM`.
@@ -116,9 +111,6 @@ impl Command {
             Self::SshForward => ["ssh", VM, "-W", "localhost:80"].map(Into::into).into(),
             Self::SshListen => ["ssh", VM, "-R", "0:localhost:1", "--", "true"].map(Into::into).into(),
             Self::Sftp => ["ssh", VM, "-s", "--", "sftp"].map(Into::into).into(),
-            Self::Run { port } => {
-                vec!["run".into(), "-p".into(), format!("{port}:80"), "--".into(), "true".into()]
-            }
             Self::Export(to) => {
                 let options: &[&str] = match to {
                     ExportTo::Terminal => &[],
@@ -159,7 +151,7 @@ impl Command {
             }
             Self::Prepare | Self::Push => vec![RECORDS.to_owned()],
             // Its keys and configuration, at first use.
-            Self::Ssh | Self::SshForward | Self::SshListen | Self::Sftp | Self::Run { .. } => {
+            Self::Ssh | Self::SshForward | Self::SshListen | Self::Sftp => {
                 vec!["state/banger/ssh".to_owned()]
             }
             _ => Vec::new(),

@@ -44,10 +44,6 @@ pub enum Action {
     AwaitInput,
     /// Waits until standard input contains these bytes.
     AwaitBytes(&'static [u8]),
-    /// Connects to this port of the host's loopback, as a program on the host does, and reads to the end.
-    ConnectOnHost(u16),
-    /// Waits until the step's other connections have ended.
-    AwaitOthers,
     /// Sends nothing more. The client's clock advances until it disconnects.
     StaySilent,
     /// Sends nothing more, while the user presses Ctrl-C (or sends another signal) a few times.
@@ -78,8 +74,6 @@ impl fmt::Debug for Action {
             Self::AwaitRequest => f.write_str("AwaitRequest"),
             Self::AwaitInput => f.write_str("AwaitInput"),
             Self::AwaitBytes(bytes) => write!(f, "AwaitBytes({})", shown(bytes)),
-            Self::ConnectOnHost(port) => write!(f, "ConnectOnHost({port})"),
-            Self::AwaitOthers => f.write_str("AwaitOthers"),
             Self::StaySilent => f.write_str("StaySilent"),
             Self::StaySilentUntil(signal) => write!(f, "StaySilentUntil({signal:?})"),
         }

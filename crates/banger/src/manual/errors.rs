@@ -42,6 +42,9 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         SetVmm { vmm: Vmm::Qemu, in_software: true },
         SetVmm { vmm: Vmm::Qemu, in_software: false },
         TryWhenLessBusy,
+        PublishElsewhere,
+        UnpublishPort { vm: "web".to_owned(), port: 8080 },
+        ShowPublished,
         RestoreDisk,
     ];
     let image = [

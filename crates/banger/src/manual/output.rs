@@ -19,6 +19,7 @@ use crate::{
         vm::{
             ping::Pong,
             ports::Port,
+            publish::Published,
             workspace::{pull::Ref, selection::Plan},
         },
     },
@@ -76,6 +77,9 @@ fn add_vms(out: &mut Outputs) {
         "created_at": "2026-11-29T18:04:11Z", "started_at": "2026-11-29T18:04:12Z",
         "last_used_at": "2026-11-29T18:09:40Z", "last_error": null, "vmm": "qemu", "accel": "kvm",
         "ran_with": { "vmm": "qemu", "accel": "kvm" }, "network": "user mode", "pid": 41_873,
+        "published": [{
+            "address": null, "host": 8080, "guest": 80, "protocol": "tcp", "open": true, "error": null,
+        }],
         "console": "/home/ada/.local/state/banger/vms/3f2a9c5d1b7e8046/console.log",
     });
     out.add::<Vec<Vm>>("banger ps", json!([vm]));
@@ -102,6 +106,13 @@ fn add_vms(out: &mut Outputs) {
         json!([{
             "vm": "box", "protocol": "tcp", "address": "0.0.0.0", "port": 3000, "pid": 412, "process": "node",
             "http": true, "endpoint": null, "url": null,
+        }]),
+    );
+    out.add::<Vec<Published>>(
+        "banger vm publish",
+        json!([{
+            "vm": "box", "address": null, "host": 8080, "guest": 80, "protocol": "tcp", "open": true,
+            "error": null, "endpoint": "127.0.0.1:8080",
         }]),
     );
     out.add::<Vec<Pong>>("banger vm ping", json!([{ "number": 1, "round_trip_ms": 0.412 }]));

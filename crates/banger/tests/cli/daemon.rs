@@ -137,6 +137,7 @@ fn vm(root: &Path, name: &str, id: u8) -> Vm {
         accel: None,
         ran_with: None,
         network: None,
+        published: Vec::new(),
         pid: None,
         console: root.join("console").display().to_string(),
     }

@@ -76,6 +76,8 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE catalogs (
         url TEXT NOT NULL, key TEXT NOT NULL, signed_at INTEGER NOT NULL, PRIMARY KEY (url, key)
     ) STRICT;
+", "
+    ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.

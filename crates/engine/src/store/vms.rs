@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, EventKind, Id, LastRun, Named, SetVm, Size, VmName, VmState, Vmm, visible_lines};
+use banger_api::{
+    Accel, EventKind, Id, LastRun, Named, Publish, SetVm, Size, VmName, VmState, Vmm, visible_lines,
+};
 use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
@@ -48,6 +50,8 @@ pub(crate) struct VmRecord {
     pub(crate) ran_with: Option<LastRun>,
     /// True if its network reaches the outside.
     pub(crate) nat: bool,
+    /// The ports to publish while it runs.
+    pub(crate) published: Vec<Publish>,
     pub(crate) rm: bool,
     pub(crate) cid: u32,
     /// True once a client knows of the VM. Else the next daemon deletes it.
@@ -107,6 +111,7 @@ pub(crate) struct NewVm {
     pub(crate) disk_size: Size,
     pub(crate) vmm: Option<Vmm>,
     pub(crate) nat: bool,
+    pub(crate) published: Vec<Publish>,
     pub(crate) rm: bool,
     pub(crate) created_at: Timestamp,
     /// The directory of its disks, which does not exist yet.
@@ -134,7 +139,8 @@ impl Store {
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
-                disk_size, vmm, nat, rm, cid, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                disk_size, vmm, nat, rm, cid, created_at, published)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
             let values = params![
                 vm.id.as_str(),
                 vm.name.as_str(),
@@ -150,6 +156,7 @@ impl Store {
                 vm.rm,
                 cid,
                 vm.created_at.to_string(),
+                to_json("published", &vm.published)?,
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
             journal::insert(transaction, &vm.id, Scope::Vm, &Resource::Directory { path: vm.dir.clone() })?;
@@ -219,6 +226,16 @@ impl Store {
             id.as_str()
         ];
         self.write_and_publish(Step::VmSet, |transaction| {
+            let name = returned_name(transaction, update, values)?;
+            Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
+        })
+    }
+
+    /// Records the ports that a VM publishes.
+    pub(crate) fn set_vm_published(&self, id: &Id, ports: &[Publish]) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET published = ? WHERE id = ? RETURNING name";
+        let values = params![to_json("published", &ports)?, id.as_str()];
+        self.write_and_publish(Step::VmPublish, |transaction| {
             let name = returned_name(transaction, update, values)?;
             Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
         })
@@ -307,6 +324,7 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         vmm: vmm.map(serde_json::from_value).transpose().map_err(|error| value("vmm", error))?,
         ran_with: has_run.then(|| json(row, "ran_with")).transpose()?,
         nat: row.get("nat")?,
+        published: json(row, "published")?,
         rm: row.get("rm")?,
         cid: row.get("cid")?,
         acknowledged: row.get("acknowledged")?,
@@ -340,6 +358,7 @@ impl VmRecord {
             vmm: None,
             ran_with: None,
             nat: true,
+            published: Vec::new(),
             rm: false,
             cid: 3,
             acknowledged: true,

@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, GuestSettings, Id, KillSignal, Remedy, SetVm, SubjectKind, VmName,
+    ApiError, CommitVm, ErrorKind, GuestSettings, Id, KillSignal, PublishPorts, Remedy, SetVm, SubjectKind,
+    UnpublishPorts, VmName,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use super::{
     policy::{Decision, Refusal, Request, Work, decide},
     preflight,
     process::{ProcessExit, VmProcesses},
+    publish,
     services::Services,
     start, stop, verify,
 };
@@ -36,6 +38,8 @@ pub(crate) enum Change {
     Pause,
     Resume,
     Set(SetVm),
+    Publish(PublishPorts),
+    Unpublish(UnpublishPorts),
     Delete {
         force: bool,
     },
@@ -64,6 +68,7 @@ impl ActorRequest {
             Self::Change(Change::Pause, _) => Request::Pause,
             Self::Change(Change::Resume, _) => Request::Resume,
             Self::Change(Change::Set(_), _) => Request::Set,
+            Self::Change(Change::Publish(_) | Change::Unpublish(_), _) => Request::Publish,
             Self::Change(Change::Delete { force }, _) => Request::Delete { force: *force },
             Self::Commit(..) => Request::Commit,
             Self::Verify(_) => Request::Verify,
@@ -185,12 +190,15 @@ impl Actor {
                     Change::Set(changes) => {
                         queue.run(change::change(services, record, &context, changes)).await
                     }
+                    Change::Publish(request) => publish::publish(services, record, &context, request).await,
+                    Change::Unpublish(request) => publish::unpublish(services, record, &request),
                     Change::Delete { .. } => queue.run(stop::delete(services, id, processes)).await,
                 };
                 let is_deleted = is_deletion && result.is_ok();
                 if is_deleted {
                     services.sessions.forget(id);
                 }
+                publish::sync(services, id, &context).await;
                 send(answer, result);
                 is_deleted
             }
@@ -216,6 +224,7 @@ impl Actor {
         if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.processes, exit).await {
             tracing::error!(vm = %self.id, %error, "cannot record the end of the VM");
         }
+        publish::close(&self.services, &self.id);
     }
 }
 
@@ -231,6 +240,7 @@ async fn restart(
     if processes.vmm.is_some() {
         preflight::before_restart(services, record).await?;
         stop::stop(services, record, context, processes, grace).await?;
+        publish::close(services, &record.id);
         context.check()?;
     }
     start::start(services, record, context, processes, guest_settings).await

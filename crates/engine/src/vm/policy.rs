@@ -12,6 +12,8 @@ pub(super) enum Request {
     Pause,
     Resume,
     Set,
+    /// Publish ports, or stop publishing them.
+    Publish,
     /// Create an image from its disks.
     Commit,
     /// Compare it with its store record.
@@ -27,7 +29,7 @@ pub(super) enum Work {
     Start,
     Stop,
     Restart,
-    /// Short work: kill, pause, resume, set, or verify.
+    /// Short work: kill, pause, resume, set, publish, or verify.
     Short,
     Commit,
     Delete,
@@ -40,7 +42,12 @@ impl Work {
             Request::Start => Self::Start,
             Request::Stop => Self::Stop,
             Request::Restart => Self::Restart,
-            Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Verify => Self::Short,
+            Request::Kill
+            | Request::Pause
+            | Request::Resume
+            | Request::Set
+            | Request::Publish
+            | Request::Verify => Self::Short,
             Request::Commit => Self::Commit,
             Request::Delete { .. } => Self::Delete,
         }
@@ -113,6 +120,7 @@ fn decide_busy(work: Work, request: Request) -> Decision {
         | (Work::Commit, Request::Delete { force: true }) => Interrupt,
         (Work::Commit, Request::Delete { force: false }) => Refuse(Refusal::Busy(work)),
         (Work::Short | Work::Commit, _)
+        | (Work::Start | Work::Restart | Work::Stop, Request::Publish)
         | (Work::Start | Work::Restart, Request::Start | Request::Pause | Request::Resume)
         | (Work::Stop, Request::Start | Request::Stop | Request::Restart | Request::Commit) => Wait,
         _ => Refuse(Refusal::Busy(work)),
@@ -147,6 +155,7 @@ mod tests {
             Request::Pause,
             Request::Resume,
             Request::Set,
+            Request::Publish,
             Request::Commit,
             Request::Verify,
             Request::Delete { force: false },
@@ -219,9 +228,12 @@ mod tests {
                 Request::Restart => Work::Restart,
                 Request::Commit => Work::Commit,
                 Request::Delete { .. } => Work::Delete,
-                Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Verify => {
-                    Work::Short
-                }
+                Request::Kill
+                | Request::Pause
+                | Request::Resume
+                | Request::Set
+                | Request::Publish
+                | Request::Verify => Work::Short,
             };
             self.state = match work {
                 Work::Start => VmState::Starting,
@@ -240,9 +252,12 @@ mod tests {
                 Request::Stop | Request::Kill => VmState::Stopped,
                 Request::Pause if success => VmState::Paused,
                 Request::Resume if success => VmState::Running,
-                Request::Pause | Request::Resume | Request::Set | Request::Commit | Request::Verify => {
-                    self.state
-                }
+                Request::Pause
+                | Request::Resume
+                | Request::Set
+                | Request::Publish
+                | Request::Commit
+                | Request::Verify => self.state,
                 Request::Delete { .. } => {
                     self.deleted = success;
                     self.state

@@ -9,6 +9,7 @@ use crate::{
     image::Images,
     kernel::{Initrds, Kernels},
     layout::VmDir,
+    ports::Ports,
     programs::Programs,
     sessions::Sessions,
     store::{Store, VmRecord},
@@ -27,6 +28,7 @@ pub(crate) struct Services {
     pub(crate) kernels: Arc<Kernels>,
     pub(crate) initrds: Arc<Initrds>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) ports: Arc<Ports>,
 }
 
 impl Services {

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, EventKind, Id, KillVm, Limits, OperationKind, Remedy, RestartVm, SetVm,
-    StartVm, StopVm, SubjectKind, Vm, VmState, VmStats, resolve,
+    ApiError, CommitVm, ErrorKind, EventKind, Id, KillVm, Limits, OperationKind, PublishPorts, Remedy,
+    RestartVm, SetVm, StartVm, StopVm, SubjectKind, UnpublishPorts, Vm, VmState, VmStats, resolve,
 };
 use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestStream;
@@ -186,6 +186,22 @@ impl Vms {
         self.change(OperationKind::VmSet, reference, Change::Set(changes))
     }
 
+    /// Publishes ports of a VM on the host, now if it runs, and at each start.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub fn publish(self: &Arc<Self>, reference: &str, ports: PublishPorts) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmPublish, reference, Change::Publish(ports))
+    }
+
+    /// Stops publishing ports of a VM.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub fn unpublish(self: &Arc<Self>, reference: &str, ports: UnpublishPorts) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmUnpublish, reference, Change::Unpublish(ports))
+    }
+
     fn change(
         self: &Arc<Self>,
         kind: OperationKind,
@@ -295,7 +311,9 @@ impl Vms {
     fn describe(&self, record: VmRecord) -> Vm {
         let handle = record.handle.as_ref();
         let last_used_at = self.services.sessions.last_used_at(&record.id);
+        let published = self.services.ports.describe(&record);
         Vm {
+            published,
             vmm: handle.map(|handle| handle.vmm),
             accel: handle.map(|handle| handle.accel),
             ran_with: record.ran_with,

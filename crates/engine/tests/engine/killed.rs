@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_api::{ApiError, ErrorKind, Size, Vmm};
+use banger_api::{ApiError, ErrorKind, PortProtocol, Publish, Size, Vmm};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -87,6 +87,7 @@ const VMS: &[Case] = &[
     case("vm_pause", Before::Running, Effect::Keeps, |_| Command::PauseVm(owned("box"))),
     case("vm_resume", Before::Paused, Effect::Keeps, |_| Command::ResumeVm(owned("box"))),
     case("vm_set", Before::Stopped, Effect::Keeps, |_| Command::SetVm { name: owned("box"), disk_size: Size::mib(128) }),
+    case("vm_publish", Before::Running, Effect::Keeps, |_| Command::PublishPort { vm: owned("box"), port: free_port() }),
     // For the daemon, `vm workspace` and `vm cp` are the same: a session with the guest.
     case("vm_exec", Before::Running, Effect::Keeps, |_| Command::Exec { vm: owned("box"), argv: vec![owned("true")] }),
     case("vm_delete", Before::Running, Effect::Removes, |_| Command::DeleteVm(owned("box"))),
@@ -114,6 +115,14 @@ const IMAGES: &[Case] = &[
     case("kernel_import", Before::NoMore, Effect::Creates, |stage| stage.import_kernel()),
     case("kernel_delete", Before::More, Effect::Removes, |_| Command::DeleteKernel(owned("more"))),
 ];
+
+/// Returns a port of the host that is free now.
+fn free_port() -> Publish {
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok(listener.local_addr()?.port()));
+    let host = port.unwrap_or_default();
+    Publish { address: None, host, guest: host, protocol: PortProtocol::Tcp }
+}
 
 fn owned(name: &str) -> String {
     name.to_owned()

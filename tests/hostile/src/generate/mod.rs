@@ -49,7 +49,6 @@ fn step(choices: &mut Choices<'_>, workspace: &Workspace, programs: Programs) ->
         // The first connection is opened early, for a session.
         Command::SshForward => vec![Conversation::default(), session::socket(choices)],
         Command::SshListen => session::listener(choices),
-        Command::Run { .. } => vec![session::program(choices, true)],
         Command::Export(_) | Command::Pull | Command::Delete => workspaces::changes(choices, workspace),
         Command::Prepare | Command::Push => workspaces::update(choices, workspace),
         Command::Ports { .. } => vec![single::ports(choices)],

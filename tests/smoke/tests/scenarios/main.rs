@@ -12,6 +12,7 @@ mod kernels;
 mod killed;
 mod lifecycle;
 mod manual;
+mod ports;
 mod project;
 mod registry;
 mod sessions;

@@ -1,0 +1,303 @@
+//! The listeners of all VMs' published ports.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use banger_api::{ApiError, ErrorKind, Id, Publish, PublishedPort, Remedy, VmName};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+
+use super::{
+    bind::{free_port, listen, overlaps, owner},
+    guest_socket::AgentAddress,
+    serve::{MAX_CONNECTIONS, Target, serve},
+};
+use crate::{
+    sessions::Sessions,
+    store::{Handle, VmRecord},
+};
+
+/// Maximum number of other ports to try: one that was free just now may be taken, or in use by the other address.
+const MAX_ATTEMPTS: usize = 10;
+
+/// The listeners of all VMs' published ports. Only a VM's owner changes the VM's.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    sessions: Arc<Sessions>,
+    vms: Mutex<HashMap<Id, VmPorts>>,
+}
+
+/// The published ports of a VM that runs or is being created.
+#[derive(Debug)]
+struct VmPorts {
+    /// Unknown while the VM is being created without a name.
+    name: Option<VmName>,
+    /// `None` until the VM runs.
+    agent: Option<AgentAddress>,
+    slots: Arc<Semaphore>,
+    ports: Vec<Port>,
+}
+
+/// A published port, or the reason why it is not open.
+#[derive(Debug)]
+struct Port {
+    publish: Publish,
+    state: Result<Open, String>,
+}
+
+/// The listeners of a port. Connections wait in the kernel while no task serves them.
+#[derive(Debug)]
+struct Open {
+    listeners: Vec<Arc<TcpListener>>,
+    tasks: Vec<Task>,
+}
+
+/// A task that ends when this value is dropped.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Ports that are reserved for a VM that is being created. Dropping it releases them unless the VM runs.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    ports: Arc<Ports>,
+    id: Id,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut vms = self.ports.lock();
+        if vms.get(&self.id).is_some_and(|vm| vm.agent.is_none()) {
+            vms.remove(&self.id);
+        }
+    }
+}
+
+impl Ports {
+    pub(crate) fn new(sessions: Arc<Sessions>) -> Self {
+        Self { sessions, vms: Mutex::default() }
+    }
+
+    /// Reserves `ports` for VM `id`, which is being created, so that they are free when it runs. Then reserves those of
+    /// `flexible`, and replaces host ports of those that are taken. Returns all of them.
+    ///
+    /// # Errors
+    /// Returns an error that names the owner if a port is taken.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        id: &Id,
+        name: Option<&VmName>,
+        ports: &[Publish],
+        flexible: &[Publish],
+    ) -> Result<(Reservation, Vec<Publish>), ApiError> {
+        let reservation = Reservation { ports: self.clone(), id: id.clone() };
+        self.open(id, name, ports)?;
+        let mut reserved = ports.to_vec();
+        for port in flexible {
+            reserved.push(self.open_or_other(id, name, port)?);
+        }
+        Ok((reservation, reserved))
+    }
+
+    /// Listens for `port`, or at another port of the host if that is taken. Returns what is open.
+    fn open_or_other(&self, id: &Id, name: Option<&VmName>, port: &Publish) -> Result<Publish, ApiError> {
+        let mut candidate = *port;
+        let mut attempts = 0;
+        loop {
+            match self.open(id, name, &[candidate]) {
+                Ok(()) => return Ok(candidate),
+                Err(error) if attempts == MAX_ATTEMPTS => return Err(error),
+                Err(_) => candidate.host = free_port().map_err(|error| self.error(id, port, &error))?,
+            }
+            attempts += 1;
+        }
+    }
+
+    /// Listens on the host for `ports` of VM `id`, which may be running, in addition to its others.
+    ///
+    /// # Errors
+    /// Returns an error that names the owner if a port is taken. Then none of them is open.
+    pub(crate) fn open(&self, id: &Id, name: Option<&VmName>, ports: &[Publish]) -> Result<(), ApiError> {
+        let opened: Result<Vec<_>, _> =
+            ports.iter().map(|publish| listen(publish).map_err(|error| (*publish, error))).collect();
+        let opened = opened.map_err(|(publish, error)| self.error(id, &publish, &error))?;
+        let mut vms = self.lock();
+        let vm = vms.entry(id.clone()).or_insert_with(|| VmPorts::new(name));
+        for (publish, listeners) in ports.iter().zip(opened) {
+            vm.ports.retain(|port| port.publish != *publish);
+            let mut port = Port { publish: *publish, state: Ok(Open { listeners, tasks: Vec::new() }) };
+            if let Some(agent) = &vm.agent {
+                port.serve(id, agent, &vm.slots, &self.sessions);
+            }
+            vm.ports.push(port);
+        }
+        Ok(())
+    }
+
+    /// Makes the listeners agree with the record of a VM: opens the ports of a VM that runs, and closes all others.
+    /// Returns an error for each port that cannot be opened; it is not tried again until the VM's next start.
+    pub(crate) fn sync(&self, record: &VmRecord) -> Vec<ApiError> {
+        let Some(agent) = record.handle.as_ref().map(AgentAddress::from) else {
+            self.close(&record.id);
+            return Vec::new();
+        };
+        let missing = self.serve(record, &agent);
+        let mut errors = Vec::new();
+        for publish in missing {
+            if let Err(error) = self.open(&record.id, Some(&record.name), &[publish]) {
+                let mut vms = self.lock();
+                if let Some(vm) = vms.get_mut(&record.id) {
+                    vm.ports.retain(|port| port.publish != publish);
+                    vm.ports.push(Port { publish, state: Err(error.message.clone()) });
+                }
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    /// Serves the open ports of a VM that runs, and closes those that it no longer publishes. Returns those that were
+    /// not opened since the VM started.
+    fn serve(&self, record: &VmRecord, agent: &AgentAddress) -> Vec<Publish> {
+        let mut vms = self.lock();
+        if record.published.is_empty() {
+            vms.remove(&record.id);
+            return Vec::new();
+        }
+        let vm = vms.entry(record.id.clone()).or_insert_with(|| VmPorts::new(Some(&record.name)));
+        vm.name = Some(record.name.clone());
+        vm.ports.retain(|port| record.published.contains(&port.publish));
+        // After a restart, the guest is another.
+        if vm.agent.as_ref() != Some(agent) {
+            vm.agent = Some(agent.clone());
+            for port in &mut vm.ports {
+                port.serve(&record.id, agent, &vm.slots, &self.sessions);
+            }
+        }
+        let is_missing = |publish: &Publish| !vm.ports.iter().any(|port| port.publish == *publish);
+        record.published.iter().copied().filter(is_missing).collect()
+    }
+
+    /// Returns whether a port of a VM is open.
+    pub(crate) fn is_open(&self, id: &Id, publish: &Publish) -> bool {
+        let is_open = |port: &Port| port.publish == *publish && port.state.is_ok();
+        self.lock().get(id).is_some_and(|vm| vm.ports.iter().any(is_open))
+    }
+
+    /// Closes all ports of a VM.
+    pub(crate) fn close(&self, id: &Id) {
+        self.lock().remove(id);
+    }
+
+    /// Returns the ports that `record` publishes, with their states.
+    pub(crate) fn describe(&self, record: &VmRecord) -> Vec<PublishedPort> {
+        let vms = self.lock();
+        let ports = vms.get(&record.id).map(|vm| vm.ports.as_slice()).unwrap_or_default();
+        let describe = |publish: &Publish| {
+            let state = ports.iter().find(|port| port.publish == *publish).map(|port| &port.state);
+            let Publish { address, host, guest, protocol } = *publish;
+            let open = record.handle.is_some() && matches!(state, Some(Ok(_)));
+            let error = state.and_then(|state| state.as_ref().err().cloned());
+            PublishedPort { address, host, guest, protocol, open, error }
+        };
+        record.published.iter().map(describe).collect()
+    }
+
+    /// Returns the error for a port that VM `id` cannot have.
+    fn error(&self, id: &Id, publish: &Publish, error: &io::Error) -> ApiError {
+        let port = publish.host;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => match self.publisher(publish) {
+                Some((owner, _)) if owner == *id => {
+                    let message = format!("port {port} of this host is published by this VM already");
+                    ApiError::new(ErrorKind::Busy, message).remedy(Remedy::PublishElsewhere)
+                }
+                Some((_, None)) => {
+                    let message =
+                        format!("port {port} of this host is reserved for a VM that is being created");
+                    ApiError::new(ErrorKind::Busy, message).remedy(Remedy::PublishElsewhere)
+                }
+                Some((_, Some(name))) => {
+                    let message = format!("port {port} of this host is published by VM {name}");
+                    let remedy = Remedy::UnpublishPort { vm: name.to_string(), port };
+                    ApiError::new(ErrorKind::Busy, message).remedy(remedy)
+                }
+                None => {
+                    let owner = owner(publish).unwrap_or_else(|| "a process of another user".to_owned());
+                    let message = format!("port {port} of this host is used by {owner}");
+                    ApiError::new(ErrorKind::Busy, message).remedy(Remedy::PublishElsewhere)
+                }
+            },
+            io::ErrorKind::PermissionDenied => {
+                let message = format!("bangerd may not listen on port {port} of this host: {error}");
+                ApiError::new(ErrorKind::NotPermitted, message).remedy(Remedy::PublishElsewhere)
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                let message = format!("this host does not have the address {}", publish.endpoint().ip());
+                ApiError::new(ErrorKind::Invalid, message)
+            }
+            _ => {
+                let message = format!("cannot listen on port {port} of this host: {error}");
+                ApiError::new(ErrorKind::Io, message)
+            }
+        }
+    }
+
+    /// Returns the VM that has a port of the host open.
+    fn publisher(&self, publish: &Publish) -> Option<(Id, Option<VmName>)> {
+        let vms = self.lock();
+        let has = |vm: &VmPorts| {
+            vm.ports.iter().any(|port| {
+                let other = port.publish;
+                port.state.is_ok()
+                    && (other.host, other.protocol) == (publish.host, publish.protocol)
+                    && overlaps(other.address, publish.address)
+            })
+        };
+        vms.iter().find(|(_, vm)| has(vm)).map(|(id, vm)| (id.clone(), vm.name.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, VmPorts>> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl VmPorts {
+    fn new(name: Option<&VmName>) -> Self {
+        Self {
+            name: name.cloned(),
+            agent: None,
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            ports: Vec::new(),
+        }
+    }
+}
+
+impl Port {
+    /// Serves connections from now on, in place of the tasks so far.
+    fn serve(&mut self, vm: &Id, agent: &AgentAddress, slots: &Arc<Semaphore>, sessions: &Arc<Sessions>) {
+        let Ok(open) = &mut self.state else { return };
+        let target = Target {
+            vm: vm.clone(),
+            agent: agent.clone(),
+            port: self.publish.guest,
+            slots: slots.clone(),
+            sessions: sessions.clone(),
+        };
+        let serve = |listener: &Arc<TcpListener>| Task(tokio::spawn(serve(listener.clone(), target.clone())));
+        open.tasks = open.listeners.iter().map(serve).collect();
+    }
+}
+
+impl From<&Handle> for AgentAddress {
+    fn from(handle: &Handle) -> Self {
+        Self { guest: handle.guest.clone(), port: handle.agent_port }
+    }
+}

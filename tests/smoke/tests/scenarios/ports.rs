@@ -1,0 +1,151 @@
+//! Published ports: a client on the host, a server in the guest.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_smoke::{Host, scenario, until};
+
+const SMALL: &[&str] = &["--vcpu", "1", "--memory", "256M", "--disk-size", "256M"];
+
+/// Answers each client of port 7000, once it stops sending, with the bytes that it has sent.
+pub(crate) const ANSWERS: &str = r#"
+    use IO::Socket;
+    my $listener = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7000, Listen => 200, ReuseAddr => 1) or die;
+    $| = 1;
+    print "listening\n";
+    while (my $caller = $listener->accept) {
+        my $all = "";
+        while (sysread $caller, my $part, 65536) { $all .= $part }
+        print $caller length($all), " bytes, $all";
+        close $caller;
+    }
+"#;
+
+/// Returns a port of the host that was free just now.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Sends bytes to a local port and returns the answer.
+pub(crate) fn exchange(port: u16, sent: &[u8]) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(sent)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn is_open(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// Starts the server in the guest, and waits until it listens.
+fn start_server(host: &Host) -> Result<()> {
+    host.ok(&["vm", "exec", "box", "--", "sh", "-c", "exec >/log 2>&1; perl -e \"$0\" &", ANSWERS])?;
+    until("the server listens", || {
+        Ok(host.ok(&["vm", "exec", "box", "--", "cat", "/log"])?.contains("listening"))
+    })
+}
+
+#[scenario(Here, LabMore)]
+fn a_published_port_is_open_while_its_vm_runs_and_after_a_restart_of_the_daemon() -> Result<()> {
+    let host = Host::new()?;
+    let (port, other) = (free_port()?, free_port()?);
+    let publish = format!("{port}:7000");
+    let created = host.banger(&[&["vm", "run", "-d", "--name", "box", "-p", &publish], SMALL].concat())?;
+    created.fails(0, &[&format!("port 7000 of VM box is at 127.0.0.1:{port}")])?;
+    // Nothing listens in the guest yet.
+    let mut unanswered = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let result = unanswered.read(&mut [0]);
+    ensure!(
+        matches!(&result, Ok(0))
+            || matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset),
+        "{result:?}"
+    );
+    start_server(&host)?;
+    // More than any buffer on the way, and many connections in parallel.
+    let large = "x".repeat(3 << 20);
+    let answer = exchange(port, large.as_bytes())?;
+    ensure!(answer == format!("3145728 bytes, {large}"), "the received data differs");
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..20)
+            .map(|number| scope.spawn(move || exchange(port, format!("{number}!").as_bytes())))
+            .collect();
+        clients.into_iter().enumerate().try_for_each(|(number, client)| {
+            let answer = client.join().unwrap()?;
+            ensure!(answer.ends_with(&format!(" bytes, {number}!")), "{answer}");
+            Ok(())
+        })
+    })?;
+    let shown = host.json(&["vm", "publish", "box", &format!("[::1]:{other}:7000")])?;
+    ensure!(shown[1]["endpoint"] == format!("[::1]:{other}") && shown[1]["open"] == true, "{shown}");
+    host.ok(&["daemon", "restart"])?;
+    assert_eq!(exchange(port, b"hello")?, "5 bytes, hello");
+    host.ok(&["vm", "restart", "box"])?;
+    start_server(&host)?;
+    assert_eq!(exchange(port, b"hello")?, "5 bytes, hello");
+    host.ok(&["vm", "stop", "box"])?;
+    ensure!(!is_open(port), "the port of a stopped VM is open");
+    let table = host.ok(&["vm", "show", "box"])?;
+    ensure!(table.contains(&format!("port 7000 at 127.0.0.1:{port}, opens when the VM starts")), "{table}");
+    host.ok(&["vm", "start", "box"])?;
+    ensure!(is_open(port), "the port is not open after a start");
+    assert_eq!(host.ok(&["vm", "unpublish", "box", &port.to_string()])?, "box\n");
+    ensure!(!is_open(port), "an unpublished port is open");
+    host.banger(&["vm", "unpublish", "box", &port.to_string()])?
+        .fails(1, &[&format!("VM box does not publish port {port}"), "banger vm show box"])?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
+#[scenario(Here)]
+fn a_taken_port_is_an_error_that_names_its_owner() -> Result<()> {
+    let host = Host::tiny()?;
+    let port = free_port()?.to_string();
+    host.ok(&[&["vm", "create", "--name", "web", "-p", &port], SMALL].concat())?;
+    let hint = format!("banger vm unpublish web {port}");
+    host.banger(&["vm", "run", "--name", "other", "-p", &port, "--", "true"])?
+        .fails(125, &[&format!("port {port} of this host is published by VM web"), &hint])?;
+    let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let taken = service.local_addr()?.port();
+    let owner = format!("port {taken} of this host is used by process {} (", std::process::id());
+    for publish in [format!("{taken}:80"), format!("0.0.0.0:{taken}:80")] {
+        host.banger(&["vm", "create", "--name", "other", "-p", &publish])?
+            .fails(1, &[&owner, "choose another port of this host"])?;
+        host.banger(&["vm", "publish", "web", &publish])?.fails(1, &[&owner])?;
+    }
+    let vms = host.json(&["vm", "list", "-a"])?;
+    ensure!(vms.as_array().context("VMs")?.len() == 1, "a VM was created: {vms}");
+    for (publish, message) in [
+        ("0", "\"0\" in \"0\" is not a port: 1 to 65535"),
+        ("65536:80", "\"65536\" in \"65536:80\" is not a port"),
+        ("::1:8080:80", "IPv6 needs brackets"),
+        ("host:8080:80", "is not an IP address"),
+        ("8080:80/sctp", "\"sctp\" in \"8080:80/sctp\" is not a protocol"),
+    ] {
+        host.banger(&["vm", "run", "-p", publish, "--", "true"])?.fails(2, &[message])?;
+        host.banger(&["vm", "publish", "web", publish])?.fails(2, &[message])?;
+    }
+    // It does not prevent the start of a VM that exists.
+    host.ok(&["vm", "stop", "web"])?;
+    host.ok(&["vm", "publish", "web", &format!("{taken}:80")])?;
+    host.banger(&["vm", "start", "web"])?.fails(0, &[&format!("VM web runs, but {owner}")])?;
+    let shown = host.json(&["vm", "show", "web"])?;
+    ensure!(shown["published"][0]["open"] == true && shown["published"][1]["open"] == false, "{shown}");
+    drop(service);
+    host.ok(&["vm", "publish", "web", &format!("{taken}:80")])?;
+    ensure!(is_open(taken), "the port is not open after another request");
+    // Other hosts may reach it: a warning says so.
+    let public = free_port()?;
+    host.banger(&["vm", "publish", "web", &format!("0.0.0.0:{public}:80")])?
+        .fails(0, &[&format!("other hosts may reach port 80 of the VM at 0.0.0.0:{public}")])?;
+    host.ok(&["vm", "delete", "--force", "web"])?;
+    ensure!(!is_open(taken) && !is_open(public), "a port of a deleted VM is open");
+    host.nothing_left()
+}
