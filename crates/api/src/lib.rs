@@ -33,9 +33,9 @@ mod text;
 mod vm;
 
 pub use check::{Check, Verdict};
-pub use config::{AutoStop, Config, HostResources, ProjectPolicy};
+pub use config::{AutoStop, Config, HostResources, ProjectPolicy, ProxyPort};
 pub use credentials::Credentials;
-pub use daemon::{BUILD_HEADER, DaemonStatus, MAX_RESPONSE, ProgramId};
+pub use daemon::{BUILD_HEADER, DaemonStatus, MAX_RESPONSE, ProgramId, ProxyStatus};
 pub use defaults::Defaults;
 pub use digest::{Digest, InvalidDigest};
 pub use dirs::{Dirs, DirsError};
@@ -55,8 +55,8 @@ pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Operation, OperationEvent, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
 pub use published::{
-    InvalidPublish, MAX_PUBLISHED, PortProtocol, PortSelector, Publish, PublishPorts, PublishedPort,
-    UnpublishPorts,
+    InvalidPublish, MAX_AUTOMATIC, MAX_PUBLISHED, PortProtocol, PortSelector, Publish, PublishPorts,
+    PublishedPort, UnpublishPorts,
 };
 pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
 pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};

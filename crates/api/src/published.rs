@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Maximum number of ports that a VM publishes. Each has up to two listeners.
 pub const MAX_PUBLISHED: usize = 64;
 
+/// Maximum number of ports that a VM publishes automatically.
+pub const MAX_AUTOMATIC: usize = 64;
+
 /// Maximum length of a text that an error repeats, in characters.
 const MAX_SHOWN: usize = 64;
 
@@ -221,6 +224,9 @@ pub struct PublishedPort {
     pub guest: u16,
     /// Transport protocol.
     pub protocol: PortProtocol,
+    /// Whether it is published because something in the guest listens on it (`publish_all`), and only so long.
+    #[serde(default)]
+    pub automatic: bool,
     /// Whether the daemon listens on the host's port, which it does while the VM runs.
     pub open: bool,
     /// The reason why it does not, while the VM runs.
@@ -243,6 +249,9 @@ pub struct PublishPorts {
     /// The ports, in addition to those that are published.
     #[serde(default)]
     pub ports: Vec<Publish>,
+    /// Also publish each TCP port on which something in the guest listens, as long as it does.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Request to stop publishing ports of a VM: `POST /v1/vms/REF/unpublish`.
@@ -252,7 +261,7 @@ pub struct UnpublishPorts {
     /// The ports. Each must be published.
     #[serde(default)]
     pub ports: Vec<PortSelector>,
-    /// Stop publishing all ports.
+    /// Stop publishing all ports, also those that are published automatically.
     #[serde(default)]
     pub all: bool,
 }

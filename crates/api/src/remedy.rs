@@ -212,6 +212,10 @@ pub enum Remedy {
         /// The host's port.
         port: u16,
     },
+    /// Set another port for the reverse proxy, or turn it on, and restart the daemon.
+    SetProxyPort,
+    /// List the listening ports of the subject, a VM.
+    ListPorts,
     /// List the ports that the subject, a VM, publishes.
     ShowPublished,
     /// Retry when the host is less busy, or run a new VM in software.

@@ -158,6 +158,9 @@ pub struct Vm {
     /// The ports that it publishes.
     #[serde(default)]
     pub published: Vec<PublishedPort>,
+    /// Whether it also publishes each TCP port on which something in the guest listens.
+    #[serde(default)]
+    pub publish_all: bool,
     /// Process id of its VMM, while it runs.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -208,6 +211,9 @@ pub struct CreateVm {
     /// Ports to publish on the host while the VM runs. They must be free now.
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// Also publish each TCP port on which something in the guest listens, as long as it does.
+    #[serde(default)]
+    pub publish_all: bool,
     /// Further ports to publish. A host port that is taken now is replaced by a free one.
     #[serde(default)]
     pub publish_or_other: Vec<Publish>,

@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, ProxyStatus, config::Variable};
 use banger_engine::{Engine, Programs, RotatingLog, StoreLock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -19,7 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{daemon::Daemon, serve::serve, socket::Socket};
+use crate::{daemon::Daemon, proxy::Proxy, serve::serve, socket::Socket};
 
 /// Maximum size of the log, in bytes.
 const LOG_MAX: u64 = 8 << 20;
@@ -60,8 +60,9 @@ async fn run_async() -> Result<(), ApiError> {
     let engine = Engine::open(lock, programs(bangerd)).await?;
     let socket = Socket::bind(engine.dirs().socket()).map_err(io_error("listen on its socket"))?;
     engine.warm_up();
+    let proxy = start_proxy(&engine).await;
     report(&json!({ "ready": true }));
-    serve(Daemon::new(engine, build), socket).await
+    serve(Daemon::new(engine, build, proxy), socket).await
 }
 
 /// Raises the limit of open files as far as this process may: each connection to a published port needs two.
@@ -76,6 +77,18 @@ fn raise_descriptor_limit() {
     {
         tracing::debug!(%error, "the limit of open files stays");
     }
+}
+
+/// Starts the reverse proxy, and returns its state. Without it, the daemon works.
+async fn start_proxy(engine: &Engine) -> Option<ProxyStatus> {
+    let port = engine.proxy_port().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the reverse proxy is off: the configuration is invalid");
+        None
+    });
+    let proxy = Proxy::bind(port?).await;
+    let status = proxy.status();
+    proxy.start(engine);
+    Some(status)
 }
 
 /// Returns banger's directories, from this process's environment.

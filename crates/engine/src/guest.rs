@@ -82,6 +82,12 @@ impl Agent {
         self.reply().await
     }
 
+    /// Waits for a further reply, for as long as it takes.
+    pub(crate) async fn next_reply(&mut self) -> Result<Reply, EngineError> {
+        let reply = self.receive_at_any_time().await?.parse_within(MAX_REPLY);
+        reply.map_err(|error| protocol_error(&error))
+    }
+
     async fn send(&mut self, request: &Request) -> Result<(), EngineError> {
         let mut bytes = BytesMut::new();
         Frame::control(request).map_err(|error| protocol_error(&error))?.encode(&mut bytes);
@@ -102,24 +108,19 @@ impl Agent {
     }
 
     async fn receive(&mut self) -> Result<Frame, EngineError> {
-        timeout(REPLY_TIMEOUT, async {
-            loop {
-                if let Some(frame) = self.decoder.next_frame().map_err(|error| protocol_error(&error))? {
-                    return Ok(frame);
-                }
-                if self
-                    .stream
-                    .read_buf(self.decoder.buffer())
-                    .await
-                    .map_err(|error| connection_error(&error))?
-                    == 0
-                {
-                    return Err(connection_error(&std::io::ErrorKind::UnexpectedEof.into()));
-                }
+        timeout(REPLY_TIMEOUT, self.receive_at_any_time()).await.map_err(|_| timeout_error())?
+    }
+
+    async fn receive_at_any_time(&mut self) -> Result<Frame, EngineError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(|error| protocol_error(&error))? {
+                return Ok(frame);
             }
-        })
-        .await
-        .map_err(|_| timeout_error())?
+            let received = self.stream.read_buf(self.decoder.buffer()).await;
+            if received.map_err(|error| connection_error(&error))? == 0 {
+                return Err(connection_error(&std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
     }
 }
 

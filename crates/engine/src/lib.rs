@@ -50,6 +50,7 @@ pub use image::{Images, Tar};
 pub use kernel::Kernels;
 pub use logs::{CONSOLE_MAX, RotatingLog, console_logger_main};
 pub use operation::{Events, with_requester};
+pub use ports::GuestPort;
 pub use programs::Programs;
 pub use sessions::Session;
 #[cfg(feature = "fail-points")]

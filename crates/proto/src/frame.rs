@@ -146,6 +146,13 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
+    /// Returns the header of a data frame with `length` bytes, at most [`MAX_DATA`].
+    #[allow(clippy::cast_possible_truncation)] // MAX_DATA is less than a u32
+    pub fn of_data(stream: Stream, length: usize) -> [u8; HEADER_LEN] {
+        let [a, b, c, d] = (length.min(MAX_DATA) as u32).to_be_bytes();
+        [a, b, c, d, stream as u8]
+    }
+
     /// Reads a header.
     ///
     /// # Errors

@@ -5,10 +5,10 @@
 //! ```text
 //! agent → host   Greeting                          generation, boot marks
 //! host  → agent  Request                           ping | configure | exec | power_off | inspect | ports | copy
-//!                                                  | workspace | sftp | connect | listen | take
+//!                                                  | workspace | sftp | connect | listen | take | watch_ports
 //! agent → host   Reply                             one, or for exec, copy, workspace and sftp: started … exited;
 //!                                                  for connect and take: connected … closed;
-//!                                                  for listen: listening, called …
+//!                                                  for listen: listening, called …; for watch_ports: ports …
 //! ```
 //!
 //! During an exec, data frames (`stdin` to the guest, `stdout` and `stderr` from it) and [`ExecControl`] messages
@@ -43,7 +43,7 @@ pub use message::{
 };
 
 /// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
-pub const GENERATION: u32 = 5;
+pub const GENERATION: u32 = 6;
 
 /// Vsock ports that only a process with `CAP_NET_BIND_SERVICE` can bind (Linux, net/vmw_vsock/af_vsock.c).
 pub const PRIVILEGED_PORTS: std::ops::Range<u32> = 0..1024;
@@ -65,6 +65,9 @@ pub const GENERATION_OF_VARIABLES: u32 = 5;
 
 /// First generation of agents that support SFTP, sockets, and a command line in [`Exec`].
 pub const GENERATION_OF_SOCKETS: u32 = 3;
+
+/// First generation of agents that support [`Request::WatchPorts`].
+pub const GENERATION_OF_WATCHING: u32 = 6;
 
 /// Maximum size of a greeting that the host accepts, in bytes: an agent's has a few hundred.
 pub const MAX_GREETING: usize = 16 << 10;

@@ -66,6 +66,9 @@ pub enum Request {
     /// Accepts an incoming connection; answered as [`Connect`](Self::Connect) is. Since generation 3.
     #[serde(rename = "take")]
     Accept(Accept),
+    /// Reports the guest's TCP listeners while this connection is open; answered by [`Reply::Ports`] at once and after
+    /// each change, without processes. Since generation 6.
+    WatchPorts,
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -346,7 +349,7 @@ pub enum Reply {
     },
     /// To inspect.
     Inspected(Inspection),
-    /// To ports.
+    /// To ports, and repeatedly to a watch of ports.
     Ports {
         /// All listeners, sorted by port.
         listeners: Vec<Listener>,
@@ -644,6 +647,11 @@ mod tests {
         let configure = Configure { env: vec!["A=b".into()], ..Configure::default() };
         let wire = serde_json::to_string(&configure).unwrap();
         assert!(wire.ends_with(r#""locale":null,"env":["A=b"]}"#), "{wire}");
+    }
+
+    #[test]
+    fn messages_of_generation_6_keep_their_encoding() {
+        assert_eq!(serde_json::to_string(&Request::WatchPorts).unwrap(), r#"{"op":"watch_ports"}"#);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub enum Command {
         /// Whether the output is JSON.
         json: bool,
     },
+    /// `vm open VM --print`.
+    Open,
     /// `vm ping VM`.
     Ping,
     /// `vm health VM`.
@@ -125,6 +127,7 @@ impl Command {
             Self::Push => ["workspace", "push", VM].map(Into::into).into(),
             Self::Delete => ["delete", "--force", VM].map(Into::into).into(),
             Self::Ports { json } => with_format("ports", *json),
+            Self::Open => ["open", VM, "--print"].map(Into::into).into(),
             Self::Ping => ["ping", VM].map(Into::into).into(),
             Self::Health { json } => with_format("health", *json),
             Self::Show { json } => with_format("show", *json),

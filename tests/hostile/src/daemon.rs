@@ -134,6 +134,7 @@ impl Daemon {
             }
             ("DELETE", _) => respond(stream, &json!({"event": "done", "result": null})),
             ("POST", "vms") => respond(stream, &json!({"event": "done", "result": self.vm("running")})),
+            (_, "daemon") => respond(stream, &status()),
             (_, "images") => respond(stream, &json!([])),
             _ if path.starts_with("/v1/images/") => respond(stream, &image()),
             (_, "ended") => respond(stream, &self.vm("error")),
@@ -165,6 +166,14 @@ impl Daemon {
         }
         done
     }
+}
+
+fn status() -> Value {
+    json!({
+        "version": "0", "build": "0", "pid": 1, "uptime_s": 1, "resident": 1, "running_vms": 1, "operations": 0,
+        "socket": "/s", "state_dir": "/d", "log": "/l", "vmm": "qemu", "kvm": "no",
+        "proxy": { "port": 7788, "error": null },
+    })
 }
 
 fn image() -> Value {

@@ -1,10 +1,13 @@
 //! Lists the guest's listeners with their processes, and detects which speak HTTP.
 
 mod http;
+mod watch;
 
 use banger_proto::{Listener, Transport};
 use banger_sys::{ListeningSocket, SocketProtocol};
 use tokio::task::spawn_blocking;
+
+pub(crate) use watch::watch;
 
 /// Maximum number of listeners in a report.
 const MAX_LISTENERS: usize = 1000;

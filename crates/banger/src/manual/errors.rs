@@ -45,6 +45,7 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         PublishElsewhere,
         UnpublishPort { vm: "web".to_owned(), port: 8080 },
         ShowPublished,
+        ListPorts,
         RestoreDisk,
     ];
     let image = [
@@ -93,6 +94,7 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
             host: "alpha".to_owned(),
             lock: PathBuf::from("/home/ada/.local/state/banger/store.lock"),
         },
+        SetProxyPort,
         RunDoctor,
         Unknown,
     ];

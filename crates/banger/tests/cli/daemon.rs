@@ -138,6 +138,7 @@ fn vm(root: &Path, name: &str, id: u8) -> Vm {
         ran_with: None,
         network: None,
         published: Vec::new(),
+        publish_all: false,
         pid: None,
         console: root.join("console").display().to_string(),
     }

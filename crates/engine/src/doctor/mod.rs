@@ -9,6 +9,7 @@ mod confinement;
 mod files;
 mod finding;
 mod platform;
+mod proxy;
 mod store;
 mod vmm;
 
@@ -50,6 +51,7 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     checks.push(into_check("memory", capacity::memory(&config)));
     checks.push(into_check("disk space", capacity::space(dirs)));
     checks.push(overlay(dirs));
+    checks.push(into_check("reverse proxy", proxy::port(&config)));
     let catalog = CatalogFiles::new(dirs);
     checks.extend(catalog.check());
     // A broken file was reported above; then the built-in catalog is used.

@@ -84,6 +84,11 @@ pub(super) fn owner(port: &Publish) -> Option<String> {
     Some(format!("process {} ({})", owner.pid, visible_line(&owner.name)))
 }
 
+/// Returns who listens on a port of the host's loopback, for people, if `/proc` says it.
+pub(crate) fn owner_on_loopback(port: u16) -> Option<String> {
+    owner(&Publish { address: None, host: port, guest: port, protocol: banger_api::PortProtocol::Tcp })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

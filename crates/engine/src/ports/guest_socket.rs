@@ -242,11 +242,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuestSocket<S> {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // at most CHUNK
 fn put_header(frames: &mut BytesMut, length: usize) {
     frames.reserve(HEADER_LEN + length);
-    frames.put_u32(length as u32);
-    frames.put_u8(Stream::Stdin as u8);
+    frames.put_slice(&FrameHeader::of_data(Stream::Stdin, length));
 }
 
 fn protocol_error(problem: impl std::fmt::Display) -> io::Error {
@@ -316,7 +314,7 @@ mod tests {
 
     /// A client that sends without reading, to a guest that answers each byte before it acknowledges it.
     #[tokio::test]
-    async fn acknowledgements_are_read_while_nobody_reads_the_data() {
+    async fn acknowledgements_are_read_while_the_client_reads_no_data() {
         let (mut socket, mut guest) = socket(&[]);
         socket.write_all(&vec![0; STDIN_WINDOW - 1]).await.unwrap();
         let acknowledged = Reply::Acknowledged { bytes: 2 };

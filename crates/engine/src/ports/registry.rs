@@ -1,7 +1,7 @@
 //! The listeners of all VMs' published ports.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -13,13 +13,15 @@ use super::{
     bind::{free_port, listen, overlaps, owner},
     guest_socket::AgentAddress,
     serve::{MAX_CONNECTIONS, Target, serve},
+    watch,
 };
 use crate::{
+    error::EngineError,
     sessions::Sessions,
     store::{Handle, VmRecord},
 };
 
-/// Maximum number of other ports to try: one that was free just now may be taken, or in use by the other address.
+/// Maximum number of other ports to try: a port that was free just now may be taken, or in use at the other address.
 const MAX_ATTEMPTS: usize = 10;
 
 /// The listeners of all VMs' published ports. Only a VM's owner changes the VM's.
@@ -38,12 +40,16 @@ struct VmPorts {
     agent: Option<AgentAddress>,
     slots: Arc<Semaphore>,
     ports: Vec<Port>,
+    /// The task that publishes what listens in the guest.
+    watcher: Option<Task>,
 }
 
 /// A published port, or the reason why it is not open.
 #[derive(Debug)]
 struct Port {
     publish: Publish,
+    /// Whether it is published as long as something in the guest listens on it.
+    automatic: bool,
     state: Result<Open, String>,
 }
 
@@ -106,18 +112,14 @@ impl Ports {
         Ok((reservation, reserved))
     }
 
-    /// Listens for `port`, or at another port of the host if that is taken. Returns what is open.
+    /// Reserves `port`, or another port of the host if that is taken. Returns what is open.
     fn open_or_other(&self, id: &Id, name: Option<&VmName>, port: &Publish) -> Result<Publish, ApiError> {
-        let mut candidate = *port;
-        let mut attempts = 0;
-        loop {
-            match self.open(id, name, &[candidate]) {
-                Ok(()) => return Ok(candidate),
-                Err(error) if attempts == MAX_ATTEMPTS => return Err(error),
-                Err(_) => candidate.host = free_port().map_err(|error| self.error(id, port, &error))?,
-            }
-            attempts += 1;
-        }
+        let (publish, listeners) = listen_or_other(port).map_err(|error| self.error(id, port, &error))?;
+        let mut vms = self.lock();
+        let vm = vms.entry(id.clone()).or_insert_with(|| VmPorts::new(name));
+        let state = Ok(Open { listeners, tasks: Vec::new() });
+        vm.ports.push(Port { publish, automatic: false, state });
+        Ok(publish)
     }
 
     /// Listens on the host for `ports` of VM `id`, which may be running, in addition to its others.
@@ -125,6 +127,7 @@ impl Ports {
     /// # Errors
     /// Returns an error that names the owner if a port is taken. Then none of them is open.
     pub(crate) fn open(&self, id: &Id, name: Option<&VmName>, ports: &[Publish]) -> Result<(), ApiError> {
+        self.give_way(id, ports);
         let opened: Result<Vec<_>, _> =
             ports.iter().map(|publish| listen(publish).map_err(|error| (*publish, error))).collect();
         let opened = opened.map_err(|(publish, error)| self.error(id, &publish, &error))?;
@@ -132,7 +135,11 @@ impl Ports {
         let vm = vms.entry(id.clone()).or_insert_with(|| VmPorts::new(name));
         for (publish, listeners) in ports.iter().zip(opened) {
             vm.ports.retain(|port| port.publish != *publish);
-            let mut port = Port { publish: *publish, state: Ok(Open { listeners, tasks: Vec::new() }) };
+            let mut port = Port {
+                publish: *publish,
+                automatic: false,
+                state: Ok(Open { listeners, tasks: Vec::new() }),
+            };
             if let Some(agent) = &vm.agent {
                 port.serve(id, agent, &vm.slots, &self.sessions);
             }
@@ -141,9 +148,20 @@ impl Ports {
         Ok(())
     }
 
+    /// Closes automatic ports of a VM that are in the way of `ports`, or lead to the same port of the guest.
+    fn give_way(&self, id: &Id, ports: &[Publish]) {
+        let is_in_the_way = |port: &Port| {
+            let same = |new: &Publish| new.host == port.publish.host || new.guest == port.publish.guest;
+            port.automatic && ports.iter().any(same)
+        };
+        if let Some(vm) = self.lock().get_mut(id) {
+            vm.ports.retain(|port| !is_in_the_way(port));
+        }
+    }
+
     /// Makes the listeners agree with the record of a VM: opens the ports of a VM that runs, and closes all others.
     /// Returns an error for each port that cannot be opened; it is not tried again until the VM's next start.
-    pub(crate) fn sync(&self, record: &VmRecord) -> Vec<ApiError> {
+    pub(crate) fn sync(self: &Arc<Self>, record: &VmRecord) -> Vec<ApiError> {
         let Some(agent) = record.handle.as_ref().map(AgentAddress::from) else {
             self.close(&record.id);
             return Vec::new();
@@ -155,7 +173,7 @@ impl Ports {
                 let mut vms = self.lock();
                 if let Some(vm) = vms.get_mut(&record.id) {
                     vm.ports.retain(|port| port.publish != publish);
-                    vm.ports.push(Port { publish, state: Err(error.message.clone()) });
+                    vm.ports.push(Port { publish, automatic: false, state: Err(error.message.clone()) });
                 }
                 errors.push(error);
             }
@@ -165,15 +183,15 @@ impl Ports {
 
     /// Serves the open ports of a VM that runs, and closes those that it no longer publishes. Returns those that were
     /// not opened since the VM started.
-    fn serve(&self, record: &VmRecord, agent: &AgentAddress) -> Vec<Publish> {
+    fn serve(self: &Arc<Self>, record: &VmRecord, agent: &AgentAddress) -> Vec<Publish> {
         let mut vms = self.lock();
-        if record.published.is_empty() {
+        if record.published.is_empty() && !record.publish_all {
             vms.remove(&record.id);
             return Vec::new();
         }
         let vm = vms.entry(record.id.clone()).or_insert_with(|| VmPorts::new(Some(&record.name)));
         vm.name = Some(record.name.clone());
-        vm.ports.retain(|port| record.published.contains(&port.publish));
+        vm.ports.retain(|port| port.automatic || record.published.contains(&port.publish));
         // After a restart, the guest is another.
         if vm.agent.as_ref() != Some(agent) {
             vm.agent = Some(agent.clone());
@@ -181,14 +199,49 @@ impl Ports {
                 port.serve(&record.id, agent, &vm.slots, &self.sessions);
             }
         }
-        let is_missing = |publish: &Publish| !vm.ports.iter().any(|port| port.publish == *publish);
+        if !record.publish_all {
+            vm.watcher = None;
+            vm.ports.retain(|port| !port.automatic);
+        } else if vm.watcher.is_none() {
+            let (ports, id) = (self.clone(), record.id.clone());
+            let changed = move |guest_ports| ports.set_automatic(&id, &guest_ports);
+            vm.watcher = Some(Task(tokio::spawn(watch::watch(agent.clone(), changed))));
+        }
+        let is_missing =
+            |publish: &Publish| !vm.ports.iter().any(|port| !port.automatic && port.publish == *publish);
         record.published.iter().copied().filter(is_missing).collect()
     }
 
     /// Returns whether a port of a VM is open.
     pub(crate) fn is_open(&self, id: &Id, publish: &Publish) -> bool {
-        let is_open = |port: &Port| port.publish == *publish && port.state.is_ok();
+        let is_open = |port: &Port| !port.automatic && port.publish == *publish && port.state.is_ok();
         self.lock().get(id).is_some_and(|vm| vm.ports.iter().any(is_open))
+    }
+
+    /// Publishes each of `guest_ports` that is not published, and closes automatic ports of all others.
+    fn set_automatic(&self, id: &Id, guest_ports: &BTreeSet<u16>) {
+        let mut vms = self.lock();
+        let Some(vm) = vms.get_mut(id) else { return };
+        vm.ports.retain(|port| !port.automatic || guest_ports.contains(&port.publish.guest));
+        let is_published = |guest: &u16| vm.ports.iter().any(|port| port.publish.guest == *guest);
+        let new: Vec<_> = guest_ports.iter().copied().filter(|guest| !is_published(guest)).collect();
+        for guest in new {
+            let Ok((publish, listeners)) = listen_or_other(&watch::automatic(guest)) else {
+                tracing::warn!(vm = %id, port = guest, "no port of the host is free for a port of the VM");
+                continue;
+            };
+            let state = Ok(Open { listeners, tasks: Vec::new() });
+            let mut port = Port { publish, automatic: true, state };
+            if let Some(agent) = &vm.agent {
+                port.serve(id, agent, &vm.slots, &self.sessions);
+            }
+            vm.ports.push(port);
+        }
+    }
+
+    /// Returns an error if the agent of a running VM cannot report what listens in the guest.
+    pub(crate) async fn check_watching(&self, name: &VmName, handle: &Handle) -> Result<(), EngineError> {
+        watch::check(name, &handle.into()).await
     }
 
     /// Closes all ports of a VM.
@@ -200,14 +253,26 @@ impl Ports {
     pub(crate) fn describe(&self, record: &VmRecord) -> Vec<PublishedPort> {
         let vms = self.lock();
         let ports = vms.get(&record.id).map(|vm| vm.ports.as_slice()).unwrap_or_default();
-        let describe = |publish: &Publish| {
-            let state = ports.iter().find(|port| port.publish == *publish).map(|port| &port.state);
+        let describe = |publish: &Publish, port: Option<&Port>| {
             let Publish { address, host, guest, protocol } = *publish;
-            let open = record.handle.is_some() && matches!(state, Some(Ok(_)));
-            let error = state.and_then(|state| state.as_ref().err().cloned());
-            PublishedPort { address, host, guest, protocol, open, error }
+            let state = port.map(|port| &port.state);
+            PublishedPort {
+                address,
+                host,
+                guest,
+                protocol,
+                automatic: port.is_some_and(|port| port.automatic),
+                open: record.handle.is_some() && matches!(state, Some(Ok(_))),
+                error: state.and_then(|state| state.as_ref().err().cloned()),
+            }
         };
-        record.published.iter().map(describe).collect()
+        let of_record = record.published.iter().map(|publish| {
+            describe(publish, ports.iter().find(|port| !port.automatic && port.publish == *publish))
+        });
+        let automatic = ports.iter().filter(|port| port.automatic);
+        let mut automatic: Vec<_> = automatic.map(|port| describe(&port.publish, Some(port))).collect();
+        automatic.sort_by_key(|port| port.guest);
+        of_record.chain(automatic).collect()
     }
 
     /// Returns the error for a port that VM `id` cannot have.
@@ -269,6 +334,20 @@ impl Ports {
     }
 }
 
+/// Listens for `port`, or at another port of the host if that is not available. Returns what is open.
+fn listen_or_other(port: &Publish) -> io::Result<(Publish, Vec<Arc<TcpListener>>)> {
+    let mut candidate = *port;
+    let mut attempts = 0;
+    loop {
+        match listen(&candidate) {
+            Ok(listeners) => return Ok((candidate, listeners)),
+            Err(error) if attempts == MAX_ATTEMPTS => return Err(error),
+            Err(_) => candidate.host = free_port()?,
+        }
+        attempts += 1;
+    }
+}
+
 impl VmPorts {
     fn new(name: Option<&VmName>) -> Self {
         Self {
@@ -276,6 +355,7 @@ impl VmPorts {
             agent: None,
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             ports: Vec::new(),
+            watcher: None,
         }
     }
 }
@@ -299,5 +379,49 @@ impl Port {
 impl From<&Handle> for AgentAddress {
     fn from(handle: &Handle) -> Self {
         Self { guest: handle.guest.clone(), port: handle.agent_port }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn automatic_ports_come_and_go_and_leave_explicit_ones_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("store.db")).unwrap());
+        let ports = Ports::new(Arc::new(Sessions::new(store)));
+        let id = Id::from_random([1; 8]);
+        let explicit = Publish { guest: 80, ..watch::automatic(free_port().unwrap()) };
+        ports.open(&id, None, &[explicit]).unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let service = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+        let free = free_port().unwrap();
+        let published = || {
+            let vms = ports.lock();
+            let pair = |port: &Port| (port.publish.guest, port.publish.host, port.automatic);
+            let mut all: Vec<_> =
+                vms.get(&id).map(|vm| vm.ports.iter().map(pair).collect()).unwrap_or_default();
+            all.sort_unstable();
+            all
+        };
+        ports.set_automatic(&id, &[80, free, taken].into());
+        let all = published();
+        assert!(all.contains(&(80, explicit.host, false)) && all.contains(&(free, free, true)), "{all:?}");
+        // Port 80 is published, and the host's port of `taken` is in use.
+        let other = all.iter().find(|(guest, ..)| *guest == taken).unwrap();
+        assert!(all.len() == 3 && other.1 != taken, "{all:?}");
+        ports.set_automatic(&id, &[80, taken].into());
+        assert_eq!(published(), [(80, explicit.host, false), *other]);
+        assert!(std::net::TcpListener::bind(("127.0.0.1", free)).is_ok(), "the port is still open");
+        // An explicit port takes the place of an automatic one.
+        drop(service);
+        let chosen = Publish { guest: taken, ..watch::automatic(other.1) };
+        ports.open(&id, None, &[chosen]).unwrap();
+        assert_eq!(published(), [(80, explicit.host, false), (taken, other.1, false)]);
+        ports.close(&id);
+        ports.set_automatic(&id, &[free].into());
+        assert!(published().is_empty(), "a VM that is down publishes a port");
     }
 }

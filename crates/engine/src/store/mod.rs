@@ -78,6 +78,8 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
 ", "
     ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
+", "
+    ALTER TABLE vms ADD COLUMN publish_all INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.

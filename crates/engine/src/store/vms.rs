@@ -52,6 +52,8 @@ pub(crate) struct VmRecord {
     pub(crate) nat: bool,
     /// The ports to publish while it runs.
     pub(crate) published: Vec<Publish>,
+    /// True if it also publishes each port on which something in the guest listens.
+    pub(crate) publish_all: bool,
     pub(crate) rm: bool,
     pub(crate) cid: u32,
     /// True once a client knows of the VM. Else the next daemon deletes it.
@@ -112,6 +114,7 @@ pub(crate) struct NewVm {
     pub(crate) vmm: Option<Vmm>,
     pub(crate) nat: bool,
     pub(crate) published: Vec<Publish>,
+    pub(crate) publish_all: bool,
     pub(crate) rm: bool,
     pub(crate) created_at: Timestamp,
     /// The directory of its disks, which does not exist yet.
@@ -139,8 +142,8 @@ impl Store {
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
-                disk_size, vmm, nat, rm, cid, created_at, published)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                disk_size, vmm, nat, rm, cid, created_at, published, publish_all)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
             let values = params![
                 vm.id.as_str(),
                 vm.name.as_str(),
@@ -157,6 +160,7 @@ impl Store {
                 cid,
                 vm.created_at.to_string(),
                 to_json("published", &vm.published)?,
+                vm.publish_all,
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
             journal::insert(transaction, &vm.id, Scope::Vm, &Resource::Directory { path: vm.dir.clone() })?;
@@ -232,9 +236,9 @@ impl Store {
     }
 
     /// Records the ports that a VM publishes.
-    pub(crate) fn set_vm_published(&self, id: &Id, ports: &[Publish]) -> Result<(), StoreError> {
-        let update = "UPDATE vms SET published = ? WHERE id = ? RETURNING name";
-        let values = params![to_json("published", &ports)?, id.as_str()];
+    pub(crate) fn set_vm_published(&self, id: &Id, ports: &[Publish], all: bool) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET published = ?, publish_all = ? WHERE id = ? RETURNING name";
+        let values = params![to_json("published", &ports)?, all, id.as_str()];
         self.write_and_publish(Step::VmPublish, |transaction| {
             let name = returned_name(transaction, update, values)?;
             Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
@@ -325,6 +329,7 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         ran_with: has_run.then(|| json(row, "ran_with")).transpose()?,
         nat: row.get("nat")?,
         published: json(row, "published")?,
+        publish_all: row.get("publish_all")?,
         rm: row.get("rm")?,
         cid: row.get("cid")?,
         acknowledged: row.get("acknowledged")?,
@@ -359,6 +364,7 @@ impl VmRecord {
             ran_with: None,
             nat: true,
             published: Vec::new(),
+            publish_all: false,
             rm: false,
             cid: 3,
             acknowledged: true,

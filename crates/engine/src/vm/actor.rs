@@ -190,7 +190,9 @@ impl Actor {
                     Change::Set(changes) => {
                         queue.run(change::change(services, record, &context, changes)).await
                     }
-                    Change::Publish(request) => publish::publish(services, record, &context, request).await,
+                    Change::Publish(request) => {
+                        queue.run(publish::publish(services, record, &context, request)).await
+                    }
                     Change::Unpublish(request) => publish::unpublish(services, record, &request),
                     Change::Delete { .. } => queue.run(stop::delete(services, id, processes)).await,
                 };

@@ -148,6 +148,7 @@ impl Vms {
             vmm: request.vmm,
             nat: request.nat.unwrap_or_else(|| defaults.nat()),
             published: request.publish.clone(),
+            publish_all: request.publish_all,
             rm: request.rm,
             created_at: Timestamp::now(),
         };

@@ -25,9 +25,12 @@ pub(super) async fn publish(
         let is_closed = |port: &Publish| !services.ports.is_open(&record.id, port);
         let closed: Vec<_> = requested.into_iter().filter(is_closed).collect();
         services.ports.open(&record.id, Some(&record.name), &closed)?;
+        if let Some(handle) = record.handle.as_ref().filter(|_| request.all && !record.publish_all) {
+            services.ports.check_watching(&record.name, handle).await?;
+        }
     }
     // If this fails, the next synchronisation closes the ports.
-    services.store.set_vm_published(&record.id, &published)?;
+    services.store.set_vm_published(&record.id, &published, record.publish_all || request.all)?;
     warn_of_public(context, &new).await;
     Ok(())
 }
@@ -50,7 +53,7 @@ pub(super) fn unpublish(
     if request.all {
         published.clear();
     }
-    services.store.set_vm_published(&record.id, &published)?;
+    services.store.set_vm_published(&record.id, &published, record.publish_all && !request.all)?;
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::EngineError,
     operation::{Context, Events, OnDisconnect, Operations},
+    ports::GuestPort,
     resource::Resource,
     sessions::Session,
     store::VmRecord,
@@ -295,6 +296,20 @@ impl Vms {
         Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
     }
 
+    /// Connects to a TCP port of a running VM's guest. The VM is in use as long as the connection is open.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM, it does not run, or nothing listens on the port.
+    pub async fn connect_port(&self, reference: &str, port: u16) -> Result<GuestPort, ApiError> {
+        let record = self.services.find_vm(reference)?;
+        let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
+            let message = format!("VM {} is {}", record.name, record.state);
+            return Err(ApiError::new(ErrorKind::NotRunning, message).about(SubjectKind::Vm, &record.name));
+        };
+        let session = self.services.sessions.open_port(&record.id);
+        Ok(GuestPort::connect(&handle, port, session).await?)
+    }
+
     /// Returns whether process `pid` belongs to a VM: its VMM or a helper. They never use the API, unless a guest has
     /// taken one over.
     ///
@@ -330,6 +345,7 @@ impl Vms {
             system_overlay_size: record.system_overlay_size,
             disk_size: record.disk_size,
             nat: record.nat,
+            publish_all: record.publish_all,
             rm: record.rm,
             created_at: record.created_at,
             started_at: record.started_at,

@@ -158,7 +158,7 @@ pub(crate) fn delete(engine: &Engine, vm: &str, force: bool) -> Result<Events, A
 }
 
 pub(crate) fn publish(engine: &Engine, vm: &str, ports: &[Publish]) -> Result<Events, ApiError> {
-    engine.vms.publish(vm, PublishPorts { ports: ports.to_vec() })
+    engine.vms.publish(vm, PublishPorts { ports: ports.to_vec(), all: false })
 }
 
 pub(crate) fn unpublish(engine: &Engine, vm: &str, ports: &[PortSelector]) -> Result<Events, ApiError> {

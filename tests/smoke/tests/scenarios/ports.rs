@@ -149,3 +149,120 @@ fn a_taken_port_is_an_error_that_names_its_owner() -> Result<()> {
     ensure!(!is_open(taken) && !is_open(public), "a port of a deleted VM is open");
     host.nothing_left()
 }
+
+/// A web server on port 7100 that answers with the request's path and headers, and echoes after an upgrade.
+const WEB: &str = r#"
+    use IO::Socket;
+    $SIG{CHLD} = "IGNORE";
+    my $listener = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7100, Listen => 200, ReuseAddr => 1) or die;
+    $| = 1;
+    print "listening\n";
+    while (my $caller = $listener->accept) {
+        if (fork) { close $caller; next }
+        my ($head, $upgrade) = ("", 0);
+        while (my $line = <$caller>) { last if $line eq "\r\n"; $head .= $line; $upgrade = 1 if $line =~ /^upgrade:/i }
+        if ($upgrade) {
+            syswrite $caller, "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+            while (sysread $caller, my $part, 4096) { syswrite $caller, "echo $part" }
+        } elsif ($head =~ /^GET \/slow/) {
+            syswrite $caller, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfirst\n";
+            sleep 30;
+        } else {
+            syswrite $caller, "HTTP/1.1 200 OK\r\nX-Own: 1\r\nContent-Length: " . length($head) . "\r\n\r\n$head";
+        }
+        exit;
+    }
+"#;
+
+/// Sends the head of a request to the proxy, and returns the connection.
+fn request(proxy: u16, host: &str, head: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(format!("{head} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    Ok(stream)
+}
+
+/// Reads until `text` has arrived.
+fn read_until(stream: &mut TcpStream, text: &str) -> Result<String> {
+    let mut received = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let count = stream.read(&mut part)?;
+        received.extend_from_slice(&part[..count]);
+        let so_far = String::from_utf8_lossy(&received).into_owned();
+        if so_far.contains(text) {
+            return Ok(so_far);
+        }
+        ensure!(count > 0, "the connection ended before {text:?}: {so_far}");
+    }
+}
+
+#[scenario(Here, LabMore)]
+fn what_listens_in_the_guest_is_published_and_shown_by_the_proxy() -> Result<()> {
+    let host = Host::new()?;
+    let proxy = free_port()?;
+    let config = host.path("config/banger/config.toml");
+    std::fs::create_dir_all(config.parent().context("config")?)?;
+    std::fs::write(&config, format!("[daemon]\nproxy = {proxy}\n"))?;
+    host.ok(&[&["vm", "create", "--name", "box", "-P"], SMALL].concat())?;
+    let published = |guest: u64| -> Result<Option<u16>> {
+        let vm = host.json(&["vm", "show", "box"])?;
+        let ports = vm["published"].as_array().context("ports")?;
+        let port = ports.iter().find(|port| port["guest"] == guest && port["open"] == true);
+        Ok(port.and_then(|port| port["host"].as_u64()?.try_into().ok()))
+    };
+    start_server(&host)?;
+    until("the port is published", || Ok(published(7000)?.is_some()))?;
+    let port = published(7000)?.context("port")?;
+    assert_eq!(exchange(port, b"hello")?, "5 bytes, hello");
+    host.ok(&["vm", "exec", "box", "--", "pkill", "perl"])?;
+    until("the port is closed with its listener", || Ok(published(7000)?.is_none()))?;
+    ensure!(!is_open(port), "the port is open without a listener");
+
+    host.banger(&["vm", "open", "box"])?
+        .fails(1, &["nothing in VM box speaks HTTP", "banger vm ports box"])?;
+    host.ok(&["vm", "exec", "box", "--", "sh", "-c", "exec >/web 2>&1; perl -e \"$0\" &", WEB])?;
+    let url = format!("http://7100.box.localhost:{proxy}/");
+    until("the web server answers", || {
+        let opened = host.banger(&["vm", "open", "box", "--print"])?;
+        Ok(opened.status.success() && opened.stdout == format!("{url}\n"))
+    })?;
+    let name = format!("7100.box.localhost:{proxy}");
+    let answer = read_until(&mut request(proxy, &name, "GET /path?q=1")?, "x-forwarded-proto: http")?;
+    for part in ["HTTP/1.1 200 OK", "GET /path?q=1 HTTP/1.1", &name, "x-forwarded-for: 127.0.0.1"] {
+        ensure!(answer.to_ascii_lowercase().contains(&part.to_ascii_lowercase()), "no {part:?}: {answer}");
+    }
+    // A response is passed on as it comes.
+    read_until(&mut request(proxy, &name, "GET /slow")?, "first")?;
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy))?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(socket, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")?;
+    read_until(&mut socket, "\r\n\r\n")?;
+    socket.write_all(b"hello")?;
+    read_until(&mut socket, "echo hello")?;
+    for (host_name, status) in [
+        ("7101.box.localhost", "502 Bad Gateway"),
+        ("7100.other.localhost", "404 Not Found"),
+        ("localhost", "404 Not Found"),
+        ("7100.box.example.com", "404 Not Found"),
+        ("99999.box.localhost", "404 Not Found"),
+    ] {
+        let answer = read_until(&mut request(proxy, host_name, "GET /")?, "</h1>")?;
+        ensure!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host_name}: {answer}");
+    }
+    host.ok(&["vm", "stop", "box"])?;
+    let answer = read_until(&mut request(proxy, &name, "GET /")?, "banger vm start box")?;
+    ensure!(answer.contains("VM box is stopped"), "{answer}");
+    host.banger(&["vm", "open", "box"])?.fails(1, &["VM box is stopped", "banger vm start box"])?;
+    let _service = {
+        host.ok(&["daemon", "stop"])?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, proxy))?
+    };
+    host.ok(&["vm", "start", "box"])?;
+    host.banger(&["vm", "open", "box", "80"])?
+        .fails(1, &["the reverse proxy is not available", "is used by process", "daemon.proxy"])?;
+    host.ok(&["vm", "unpublish", "box", "--all"])?;
+    ensure!(host.json(&["vm", "show", "box"])?["publish_all"] == false);
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}

@@ -29,7 +29,12 @@ impl Create {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let request = self.hardware.request(&config::load()?, &client, ui).await;
-        let request = CreateVm { no_start: self.no_start, publish: self.publish.publish, ..request };
+        let request = CreateVm {
+            no_start: self.no_start,
+            publish: self.publish.publish,
+            publish_all: self.publish.publish_all,
+            ..request
+        };
         let mut events = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(&client, &mut events, ui).await?;
         if !self.no_start {

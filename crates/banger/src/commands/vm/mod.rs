@@ -10,6 +10,7 @@ mod health;
 mod kill;
 pub(super) mod list;
 mod logs;
+pub(crate) mod open;
 mod pause;
 pub(crate) mod ping;
 pub(crate) mod ports;
@@ -53,6 +54,7 @@ pub(crate) enum VmCommand {
     Exec(exec::ExecArgs),
     Cp(cp::Cp),
     Ports(ports::Ports),
+    Open(open::Open),
     Publish(publish::PublishCommand),
     Unpublish(unpublish::Unpublish),
     Ping(ping::Ping),
@@ -86,6 +88,7 @@ impl VmCommand {
             Self::Exec(command) => command.run(ui).await,
             Self::Cp(command) => command.run(ui).await,
             Self::Ports(command) => command.run(ui).await,
+            Self::Open(command) => command.run(ui).await,
             Self::Publish(command) => command.run(ui).await,
             Self::Unpublish(command) => command.run(ui).await,
             Self::Ping(command) => command.run(ui).await,

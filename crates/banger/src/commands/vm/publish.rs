@@ -20,6 +20,10 @@ pub(crate) struct PublishArgs {
     /// Publish this port of the VM on the host while the VM runs, on loopback unless ADDR is given
     #[arg(short, long, alias = "port", value_name = "[[ADDR:]HOST:]GUEST")]
     pub(crate) publish: Vec<Publish>,
+    /// Publish each TCP port on which something in the VM listens, as long as it does: at the same port of the host if
+    /// that is free
+    #[arg(short = 'P', long)]
+    pub(crate) publish_all: bool,
 }
 
 /// Publish ports of a VM on this host
@@ -33,15 +37,19 @@ pub(crate) struct PublishArgs {
   banger vm publish box 3000                at localhost:3000
   banger vm publish box 8080:80 8443:443
   banger vm publish box 0.0.0.0:8080:80     for other hosts, too
-  banger vm publish box [::1]:8080:80"
+  banger vm publish box [::1]:8080:80
+  banger vm publish box --all               whatever listens in the VM"
 )]
 pub(crate) struct PublishCommand {
     /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     /// Ports of the host and the guest
-    #[arg(required = true, value_name = "[[ADDR:]HOST:]GUEST")]
+    #[arg(required_unless_present = "all", value_name = "[[ADDR:]HOST:]GUEST")]
     ports: Vec<Publish>,
+    /// Publish each TCP port on which something in the VM listens, as long as it does
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -61,7 +69,7 @@ pub(crate) struct Published {
 impl PublishCommand {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let request = PublishPorts { ports: self.ports };
+        let request = PublishPorts { ports: self.ports, all: self.all };
         let events = signals::cancellable().run(client.publish(&self.vm, &request)).await?;
         let (vm, _) = watch::<Vm>(&client, &mut events?, ui).await?;
         let published: Vec<_> = vm.published.iter().map(|port| Published::new(&vm, port)).collect();
@@ -93,6 +101,7 @@ fn table(published: &[Published]) -> Table {
 pub(super) fn state(port: &PublishedPort) -> String {
     match &port.error {
         Some(error) => format!("not open: {error}"),
+        None if port.automatic => "open as long as the VM listens".to_owned(),
         None if port.open => "open".to_owned(),
         None => "opens when the VM starts".to_owned(),
     }
@@ -124,8 +133,8 @@ mod tests {
     fn the_table_says_whether_a_port_is_open() {
         let port = |text: &str, open, error: Option<&str>| {
             let Publish { address, host, guest, protocol } = text.parse().unwrap();
-            let port =
-                PublishedPort { address, host, guest, protocol, open, error: error.map(str::to_owned) };
+            let error = error.map(str::to_owned);
+            let port = PublishedPort { address, host, guest, protocol, automatic: false, open, error };
             let endpoint = port.publish().endpoint().to_string();
             Published { vm: "box".parse().unwrap(), port, endpoint }
         };

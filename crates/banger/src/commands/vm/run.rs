@@ -52,6 +52,7 @@ use crate::{
   banger vm run .
   banger vm run --rm . -- make test
   banger vm run -p 3000 . -- npm run dev
+  banger vm run -P . -- make serve
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
   banger vm run --rm --image alpine:3.20 -- cat /etc/os-release
@@ -145,7 +146,9 @@ impl Run {
         let hardware = self.hardware.request(&config, &client, ui).await;
         let publish_or_other = from_plan(&plan);
         let publish = self.publish.publish.clone();
-        let request = CreateVm { rm, detach: self.detach, publish, publish_or_other, ..hardware };
+        let publish_all = self.publish.publish_all;
+        let request =
+            CreateVm { rm, detach: self.detach, publish, publish_or_other, publish_all, ..hardware };
         let mut phase = signals::cancellable();
         let mut events = phase.run(client.run_vm(&request)).await??;
         timing.record("connect to bangerd", request_start);

@@ -56,6 +56,9 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("console", vm.console.clone()),
         ("last error", why),
     ]);
+    if vm.publish_all {
+        table.row(["published:".to_owned(), "each TCP port on which something listens".to_owned()]);
+    }
     for port in &vm.published {
         let (at, state) = (port.publish().endpoint(), state(port));
         table.row(["published:".to_owned(), format!("port {} at {at}, {state}", port.guest)]);

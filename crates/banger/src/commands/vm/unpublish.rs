@@ -20,7 +20,7 @@ pub(crate) struct Unpublish {
     /// Ports of the host, as they were published or without the guest's port
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "[ADDR:]HOST[:GUEST]")]
     ports: Vec<PortSelector>,
-    /// Stop publishing all ports of the VM
+    /// Stop publishing all ports of the VM, also those of `publish --all`
     #[arg(long)]
     all: bool,
 }
