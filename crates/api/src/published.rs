@@ -28,6 +28,8 @@ pub enum PortProtocol {
     /// TCP.
     #[default]
     Tcp,
+    /// UDP. Empty datagrams do not pass.
+    Udp,
 }
 
 impl PortProtocol {
@@ -35,6 +37,7 @@ impl PortProtocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 }
@@ -75,7 +78,7 @@ impl Publish {
 }
 
 impl fmt::Display for Publish {
-    /// Writes `[ADDR:]HOST:GUEST`.
+    /// Writes `[ADDR:]HOST:GUEST[/udp]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_address(f, self.address)?;
         write!(f, "{}:{}", self.host, self.guest)?;
@@ -103,7 +106,7 @@ pub enum InvalidPublish {
         text: String,
     },
     /// The protocol is not supported.
-    #[error("{protocol:?} in {text:?} is not a protocol: use tcp")]
+    #[error("{protocol:?} in {text:?} is not a protocol: use tcp or udp")]
     Protocol {
         /// The part.
         protocol: String,
@@ -115,7 +118,7 @@ pub enum InvalidPublish {
 impl FromStr for Publish {
     type Err = InvalidPublish;
 
-    /// Parses `[ADDR:]HOST:GUEST[/tcp]`, or `GUEST[/tcp]`, which is the host's port too.
+    /// Parses `[ADDR:]HOST:GUEST[/PROTOCOL]`, or `GUEST[/PROTOCOL]`, which is the host's port too.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed = PortSelector::from_str(text)?;
         let PortSelector { address, host, guest, protocol } = parsed;
@@ -152,7 +155,7 @@ impl PortSelector {
 }
 
 impl fmt::Display for PortSelector {
-    /// Writes `[ADDR:]HOST[:GUEST]`.
+    /// Writes `[ADDR:]HOST[:GUEST][/udp]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_address(f, self.address)?;
         write!(f, "{}", self.host)?;
@@ -166,7 +169,7 @@ impl fmt::Display for PortSelector {
 impl FromStr for PortSelector {
     type Err = InvalidPublish;
 
-    /// Parses `[ADDR:]HOST:GUEST[/tcp]` or `HOST[/tcp]`.
+    /// Parses `[ADDR:]HOST:GUEST[/PROTOCOL]` or `HOST[/PROTOCOL]`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let shown = || text.chars().take(MAX_SHOWN).collect::<String>();
         let part = |part: &str| part.chars().take(MAX_SHOWN).collect::<String>();
@@ -178,6 +181,7 @@ impl FromStr for PortSelector {
         let (ports, protocol) = match text.split_once('/') {
             None => (text, PortProtocol::default()),
             Some((ports, "tcp")) => (ports, PortProtocol::Tcp),
+            Some((ports, "udp")) => (ports, PortProtocol::Udp),
             Some((_, other)) => {
                 return Err(InvalidPublish::Protocol { protocol: part(other), text: shown() });
             }
@@ -289,6 +293,7 @@ mod tests {
             ("0.0.0.0:8080:80", port(Some("0.0.0.0"), 8080, 80), "0.0.0.0:8080:80"),
             ("[::1]:8080:80", port(Some("::1"), 8080, 80), "[::1]:8080:80"),
             ("[::]:1:2", port(Some("::"), 1, 2), "[::]:1:2"),
+            ("53/udp", Publish { protocol: PortProtocol::Udp, ..port(None, 53, 53) }, "53:53/udp"),
         ] {
             assert_eq!(parse(text), Ok(parsed), "{text}");
             assert_eq!(parsed.to_string(), written);
@@ -329,6 +334,7 @@ mod tests {
             ("8080", [true, true]),
             ("8080:80", [true, true]),
             ("8080:81", [false, false]),
+            ("8080/udp", [false, false]),
             ("80", [false, false]),
             ("0.0.0.0:8080:80", [false, true]),
             ("127.0.0.1:8080:80", [true, false]),

@@ -69,6 +69,9 @@ pub enum Request {
     /// Reports the guest's TCP listeners while this connection is open; answered by [`Reply::Ports`] at once and after
     /// each change, without processes. Since generation 6.
     WatchPorts,
+    /// Connects to a UDP port of the guest's loopback; answered by [`Reply::Connected`]. Then each data frame is a
+    /// datagram, without windows, until one side disconnects. Since generation 6.
+    Datagrams(Datagrams),
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -303,6 +306,13 @@ pub struct Connect {
     pub user: Option<String>,
 }
 
+/// A UDP port to connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagrams {
+    /// The port.
+    pub port: u16,
+}
+
 /// A socket to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
@@ -354,7 +364,7 @@ pub enum Reply {
         /// All listeners, sorted by port.
         listeners: Vec<Listener>,
     },
-    /// To connect and accept: data can flow in both directions.
+    /// To connect, accept and datagrams: data can flow in both directions.
     Connected,
     /// To connect and accept, as the last reply: both directions have ended, and all data was sent.
     Closed,
@@ -652,6 +662,8 @@ mod tests {
     #[test]
     fn messages_of_generation_6_keep_their_encoding() {
         assert_eq!(serde_json::to_string(&Request::WatchPorts).unwrap(), r#"{"op":"watch_ports"}"#);
+        let datagrams = Request::Datagrams(Datagrams { port: 53 });
+        assert_eq!(serde_json::to_string(&datagrams).unwrap(), r#"{"op":"datagrams","port":53}"#);
     }
 
     #[test]

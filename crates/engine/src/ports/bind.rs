@@ -7,17 +7,30 @@ use std::{
     sync::Arc,
 };
 
-use banger_api::{Publish, visible_line};
+use banger_api::{PortProtocol, Publish, visible_line};
 use banger_sys::SocketProtocol;
-use rustix::net::sockopt::set_ipv6_v6only;
-use tokio::net::{TcpListener, TcpSocket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_ipv6_v6only};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 /// Maximum number of connections that wait in the kernel.
 const BACKLOG: u32 = 1024;
 
+/// A socket of the host for a published port.
+#[derive(Debug, Clone)]
+pub(super) enum Listener {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<UdpSocket>),
+}
+
 /// Listens on the host's port, at one address or at both of loopback.
-pub(super) fn listen(port: &Publish) -> io::Result<Vec<Arc<TcpListener>>> {
-    let at = |address| listen_at(SocketAddr::new(address, port.host)).map(Arc::new);
+pub(super) fn listen(port: &Publish) -> io::Result<Vec<Listener>> {
+    let at = |address| {
+        let address = SocketAddr::new(address, port.host);
+        match port.protocol {
+            PortProtocol::Tcp => listen_at(address).map(|socket| Listener::Tcp(Arc::new(socket))),
+            PortProtocol::Udp => bind_at(address).map(|socket| Listener::Udp(Arc::new(socket))),
+        }
+    };
     let Some(address) = port.address else {
         let first = at(Ipv4Addr::LOCALHOST.into())?;
         return match at(Ipv6Addr::LOCALHOST.into()) {
@@ -52,6 +65,17 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+fn bind_at(address: SocketAddr) -> io::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    if address.is_ipv6() {
+        set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    UdpSocket::from_std(socket.into())
+}
+
 /// Returns whether two listeners on one port exclude each other.
 pub(super) fn overlaps(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     let addresses = |address: Option<IpAddr>| match address {
@@ -69,7 +93,10 @@ pub(super) fn overlaps(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
 
 /// Returns who listens on the host's port, for people, if `/proc` says it.
 pub(super) fn owner(port: &Publish) -> Option<String> {
-    let sockets = banger_sys::listeners(SocketProtocol::Tcp);
+    let sockets = banger_sys::listeners(match port.protocol {
+        PortProtocol::Tcp => SocketProtocol::Tcp,
+        PortProtocol::Udp => SocketProtocol::Udp,
+    });
     let inodes: HashSet<u64> = sockets
         .iter()
         .filter(|socket| socket.port == port.host)
@@ -89,6 +116,16 @@ pub(crate) fn owner_on_loopback(port: u16) -> Option<String> {
     owner(&Publish { address: None, host: port, guest: port, protocol: banger_api::PortProtocol::Tcp })
 }
 
+/// Returns a free port that neither another test nor the kernel chooses: below those of outgoing connections.
+#[cfg(test)]
+pub(super) fn unused_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 200).unwrap() * 100 + 10_000;
+    let mut ports = (0..2_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000);
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,16 +134,11 @@ mod tests {
         Publish { address, host, guest: 80, protocol: Default::default() }
     }
 
-    /// Returns a port that was free just now.
-    fn free_port() -> u16 {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-    }
-
     #[tokio::test]
     async fn loopback_is_both_addresses_and_one_in_use_is_enough() {
-        let number = free_port();
+        let number = unused_port();
         let open = listen(&port(None, number)).unwrap();
-        assert!(open.iter().all(|listener| listener.local_addr().unwrap().ip().is_loopback()));
+        assert!(!open.is_empty());
         drop(open);
         for address in ["127.0.0.1", "::1"] {
             let Ok(_service) = std::net::TcpListener::bind((address, number)) else { continue };
@@ -118,8 +150,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_udp_port_is_another_than_the_tcp_port_of_the_same_number() {
+        let number = unused_port();
+        let udp = Publish { protocol: PortProtocol::Udp, ..port(None, number) };
+        let _tcp = listen(&port(None, number)).unwrap();
+        let _udp = listen(&udp).unwrap();
+        assert_eq!(listen(&udp).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(owner(&udp).unwrap().starts_with("process "));
+    }
+
+    #[tokio::test]
     async fn an_address_is_only_itself() {
-        let number = free_port();
+        let number = unused_port();
         let _one = listen(&port(Some([127, 0, 0, 1].into()), number)).unwrap();
         let _other = listen(&port(Some([127, 0, 0, 2].into()), number)).unwrap();
         assert!(listen(&port(Some(Ipv4Addr::UNSPECIFIED.into()), number)).is_err());

@@ -12,6 +12,7 @@ mod guest_port;
 mod guest_socket;
 mod registry;
 mod serve;
+mod udp;
 mod watch;
 
 pub(crate) use bind::owner_on_loopback;

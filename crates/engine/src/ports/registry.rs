@@ -6,14 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use banger_api::{ApiError, ErrorKind, Id, Publish, PublishedPort, Remedy, VmName};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+use banger_api::{ApiError, ErrorKind, Id, PortProtocol, Publish, PublishedPort, Remedy, VmName};
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
-    bind::{free_port, listen, overlaps, owner},
+    bind::{Listener, free_port, listen, overlaps, owner},
     guest_socket::AgentAddress,
     serve::{MAX_CONNECTIONS, Target, serve},
-    watch,
+    udp, watch,
 };
 use crate::{
     error::EngineError,
@@ -28,6 +28,7 @@ const MAX_ATTEMPTS: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Ports {
     sessions: Arc<Sessions>,
+    ending: Ending,
     vms: Mutex<HashMap<Id, VmPorts>>,
 }
 
@@ -56,17 +57,39 @@ struct Port {
 /// The listeners of a port. Connections wait in the kernel while no task serves them.
 #[derive(Debug)]
 struct Open {
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<Listener>,
     tasks: Vec<Task>,
 }
 
-/// A task that ends when this value is dropped.
+/// A task that ends soon after this value is dropped.
 #[derive(Debug)]
-struct Task(JoinHandle<()>);
+struct Task {
+    handle: Option<JoinHandle<()>>,
+    ending: Ending,
+}
+
+/// Tasks that are about to end. Their sockets are closed with them.
+#[derive(Debug, Clone, Default)]
+struct Ending(Arc<Mutex<Vec<JoinHandle<()>>>>);
+
+impl Ending {
+    fn start(&self, task: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task { handle: Some(tokio::spawn(task)), ending: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(handle) = self.handle.take() {
+            handle.abort();
+            let mut ending = self.ending.lock();
+            ending.retain(|handle| !handle.is_finished());
+            ending.push(handle);
+        }
     }
 }
 
@@ -88,7 +111,7 @@ impl Drop for Reservation {
 
 impl Ports {
     pub(crate) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions, vms: Mutex::default() }
+        Self { sessions, ending: Ending::default(), vms: Mutex::default() }
     }
 
     /// Reserves `ports` for VM `id`, which is being created, so that they are free when it runs. Then reserves those of
@@ -141,7 +164,7 @@ impl Ports {
                 state: Ok(Open { listeners, tasks: Vec::new() }),
             };
             if let Some(agent) = &vm.agent {
-                port.serve(id, agent, &vm.slots, &self.sessions);
+                port.serve(id, agent, &vm.slots, self);
             }
             vm.ports.push(port);
         }
@@ -151,7 +174,10 @@ impl Ports {
     /// Closes automatic ports of a VM that are in the way of `ports`, or lead to the same port of the guest.
     fn give_way(&self, id: &Id, ports: &[Publish]) {
         let is_in_the_way = |port: &Port| {
-            let same = |new: &Publish| new.host == port.publish.host || new.guest == port.publish.guest;
+            let same = |new: &Publish| {
+                new.protocol == port.publish.protocol
+                    && (new.host == port.publish.host || new.guest == port.publish.guest)
+            };
             port.automatic && ports.iter().any(same)
         };
         if let Some(vm) = self.lock().get_mut(id) {
@@ -196,7 +222,7 @@ impl Ports {
         if vm.agent.as_ref() != Some(agent) {
             vm.agent = Some(agent.clone());
             for port in &mut vm.ports {
-                port.serve(&record.id, agent, &vm.slots, &self.sessions);
+                port.serve(&record.id, agent, &vm.slots, self);
             }
         }
         if !record.publish_all {
@@ -205,7 +231,7 @@ impl Ports {
         } else if vm.watcher.is_none() {
             let (ports, id) = (self.clone(), record.id.clone());
             let changed = move |guest_ports| ports.set_automatic(&id, &guest_ports);
-            vm.watcher = Some(Task(tokio::spawn(watch::watch(agent.clone(), changed))));
+            vm.watcher = Some(self.ending.start(watch::watch(agent.clone(), changed)));
         }
         let is_missing =
             |publish: &Publish| !vm.ports.iter().any(|port| !port.automatic && port.publish == *publish);
@@ -223,7 +249,11 @@ impl Ports {
         let mut vms = self.lock();
         let Some(vm) = vms.get_mut(id) else { return };
         vm.ports.retain(|port| !port.automatic || guest_ports.contains(&port.publish.guest));
-        let is_published = |guest: &u16| vm.ports.iter().any(|port| port.publish.guest == *guest);
+        let is_published = |guest: &u16| {
+            vm.ports
+                .iter()
+                .any(|port| port.publish.guest == *guest && port.publish.protocol == PortProtocol::Tcp)
+        };
         let new: Vec<_> = guest_ports.iter().copied().filter(|guest| !is_published(guest)).collect();
         for guest in new {
             let Ok((publish, listeners)) = listen_or_other(&watch::automatic(guest)) else {
@@ -233,20 +263,29 @@ impl Ports {
             let state = Ok(Open { listeners, tasks: Vec::new() });
             let mut port = Port { publish, automatic: true, state };
             if let Some(agent) = &vm.agent {
-                port.serve(id, agent, &vm.slots, &self.sessions);
+                port.serve(id, agent, &vm.slots, self);
             }
             vm.ports.push(port);
         }
     }
 
-    /// Returns an error if the agent of a running VM cannot report what listens in the guest.
-    pub(crate) async fn check_watching(&self, name: &VmName, handle: &Handle) -> Result<(), EngineError> {
+    /// Returns an error if the agent of a running VM is too old for UDP ports and for reports of what listens.
+    pub(crate) async fn check_agent(&self, name: &VmName, handle: &Handle) -> Result<(), EngineError> {
         watch::check(name, &handle.into()).await
     }
 
     /// Closes all ports of a VM.
     pub(crate) fn close(&self, id: &Id) {
         self.lock().remove(id);
+    }
+
+    /// Waits until the sockets of ports that were closed before are closed.
+    pub(crate) async fn closed(&self) {
+        let ending = std::mem::take(&mut *self.ending.lock());
+        for task in ending {
+            // It was aborted.
+            let _ = task.await;
+        }
     }
 
     /// Returns the ports that `record` publishes, with their states.
@@ -335,7 +374,7 @@ impl Ports {
 }
 
 /// Listens for `port`, or at another port of the host if that is not available. Returns what is open.
-fn listen_or_other(port: &Publish) -> io::Result<(Publish, Vec<Arc<TcpListener>>)> {
+fn listen_or_other(port: &Publish) -> io::Result<(Publish, Vec<Listener>)> {
     let mut candidate = *port;
     let mut attempts = 0;
     loop {
@@ -362,16 +401,22 @@ impl VmPorts {
 
 impl Port {
     /// Serves connections from now on, in place of the tasks so far.
-    fn serve(&mut self, vm: &Id, agent: &AgentAddress, slots: &Arc<Semaphore>, sessions: &Arc<Sessions>) {
+    fn serve(&mut self, vm: &Id, agent: &AgentAddress, slots: &Arc<Semaphore>, ports: &Ports) {
         let Ok(open) = &mut self.state else { return };
         let target = Target {
             vm: vm.clone(),
             agent: agent.clone(),
             port: self.publish.guest,
             slots: slots.clone(),
-            sessions: sessions.clone(),
+            sessions: ports.sessions.clone(),
         };
-        let serve = |listener: &Arc<TcpListener>| Task(tokio::spawn(serve(listener.clone(), target.clone())));
+        let serve = |listener: &Listener| {
+            let target = target.clone();
+            match listener {
+                Listener::Tcp(listener) => ports.ending.start(serve(listener.clone(), target)),
+                Listener::Udp(socket) => ports.ending.start(udp::serve(socket.clone(), target)),
+            }
+        };
         open.tasks = open.listeners.iter().map(serve).collect();
     }
 }
@@ -385,7 +430,7 @@ impl From<&Handle> for AgentAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::{ports::bind::unused_port, store::Store};
 
     #[tokio::test]
     async fn automatic_ports_come_and_go_and_leave_explicit_ones_alone() {
@@ -393,11 +438,11 @@ mod tests {
         let store = Arc::new(Store::open(&dir.path().join("store.db")).unwrap());
         let ports = Ports::new(Arc::new(Sessions::new(store)));
         let id = Id::from_random([1; 8]);
-        let explicit = Publish { guest: 80, ..watch::automatic(free_port().unwrap()) };
+        let explicit = Publish { guest: 80, ..watch::automatic(unused_port()) };
         ports.open(&id, None, &[explicit]).unwrap();
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let taken = unused_port();
         let service = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
-        let free = free_port().unwrap();
+        let free = unused_port();
         let published = || {
             let vms = ports.lock();
             let pair = |port: &Port| (port.publish.guest, port.publish.host, port.automatic);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use banger_api::{ApiError, ErrorKind, MAX_AUTOMATIC, Publish, Remedy, SubjectKind, VmName};
-use banger_proto::{GENERATION_OF_WATCHING, Listener, Reply, Request, Transport};
+use banger_proto::{GENERATION_OF_PORTS, Listener, Reply, Request, Transport};
 use tokio::time::sleep;
 
 use super::guest_socket::AgentAddress;
@@ -19,14 +19,15 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Minimum time between two changes, so that a guest whose listeners come and go costs the host little.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Returns an error if the agent of VM `name` cannot report its listeners.
+/// Returns an error if the agent of VM `name` can neither report its listeners nor pass datagrams on.
 pub(super) async fn check(name: &VmName, agent: &AgentAddress) -> Result<(), EngineError> {
     let stream = banger_vmm::connect(&agent.guest, agent.port).await?;
     let (_, greeting) = Agent::handshake(stream).await?;
-    if greeting.generation >= GENERATION_OF_WATCHING {
+    if greeting.generation >= GENERATION_OF_PORTS {
         return Ok(());
     }
-    let message = format!("VM {name} runs an older agent, which does not report what listens in the guest");
+    let message =
+        format!("VM {name} runs an older agent, which neither knows UDP ports nor reports what listens");
     let error = ApiError::new(ErrorKind::VersionSkew, message).about(SubjectKind::Vm, name);
     Err(error.remedy(Remedy::UpdateAgent).into())
 }

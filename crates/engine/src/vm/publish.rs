@@ -1,8 +1,8 @@
 //! Publishes a VM's ports on the host, as its record says.
 
 use banger_api::{
-    ApiError, CreateVm, ErrorKind, Id, MAX_PUBLISHED, Publish, PublishPorts, Remedy, SubjectKind,
-    UnpublishPorts,
+    ApiError, CreateVm, ErrorKind, Id, MAX_PUBLISHED, PortProtocol, Publish, PublishPorts, Remedy,
+    SubjectKind, UnpublishPorts,
 };
 
 use super::services::Services;
@@ -24,10 +24,11 @@ pub(super) async fn publish(
     if record.handle.is_some() {
         let is_closed = |port: &Publish| !services.ports.is_open(&record.id, port);
         let closed: Vec<_> = requested.into_iter().filter(is_closed).collect();
-        services.ports.open(&record.id, Some(&record.name), &closed)?;
-        if let Some(handle) = record.handle.as_ref().filter(|_| request.all && !record.publish_all) {
-            services.ports.check_watching(&record.name, handle).await?;
+        let needs_agent = request.all || closed.iter().any(|port| port.protocol == PortProtocol::Udp);
+        if let Some(handle) = record.handle.as_ref().filter(|_| needs_agent) {
+            services.ports.check_agent(&record.name, handle).await?;
         }
+        services.ports.open(&record.id, Some(&record.name), &closed)?;
     }
     // If this fails, the next synchronisation closes the ports.
     services.store.set_vm_published(&record.id, &published, record.publish_all || request.all)?;
@@ -63,6 +64,7 @@ pub(super) async fn sync(services: &Services, id: &Id, context: &Context) {
     for warning in sync_now(services, id) {
         context.warn(warning).await;
     }
+    services.ports.closed().await;
 }
 
 /// Closes the ports of VM `id`, which has ended by itself.

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -82,10 +83,22 @@ async fn exchange_async(port: u16, sent: &'static [u8]) -> Result<Vec<u8>> {
     Ok(tokio::task::spawn_blocking(move || exchange(port, sent)).await??)
 }
 
-/// Returns a port to publish, of which the host's was free just now.
-fn port_to(guest: u16) -> Result<Publish> {
-    let host = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    Ok(Publish { address: None, host, guest, protocol: PortProtocol::Tcp })
+/// Returns a port to publish, of which the host's is free.
+pub(crate) fn port_to(guest: u16) -> Result<Publish> {
+    Ok(Publish { address: None, host: free_port()?, guest, protocol: PortProtocol::Tcp })
+}
+
+/// Returns a free port that neither another test nor the kernel chooses: below those of outgoing connections.
+fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another test run begins elsewhere.
+    let first = u16::try_from(std::process::id() % 200)? * 100 + 10_000;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
 }
 
 async fn is_refused(port: u16) -> bool {

@@ -3,7 +3,7 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{Vm, VmName};
+use banger_api::{PublishedPort, Vm, VmName};
 use banger_client::Client;
 use banger_proto::{Listener, Transport};
 use schemars::JsonSchema;
@@ -81,8 +81,9 @@ impl Ports {
 impl Port {
     fn new(vm: &Vm, listener: Listener, proxy: Option<u16>) -> Self {
         let Listener { protocol, address, port, pid, process, http } = listener;
-        let is_reachable = protocol == Transport::Tcp && is_reachable(address);
-        let endpoint = published(vm, port).filter(|_| is_reachable).map(|endpoint| endpoint.to_string());
+        let is_reachable = is_reachable(address);
+        let endpoint =
+            published(vm, protocol, port).filter(|_| is_reachable).map(|endpoint| endpoint.to_string());
         let proxied = || proxy.filter(|_| is_reachable).map(|proxy| proxy_url(&vm.name, port, proxy));
         let url = endpoint.as_ref().map(|endpoint| format!("http://{endpoint}/")).or_else(proxied);
         let url = url.filter(|_| http);
@@ -95,9 +96,12 @@ pub(super) fn is_reachable(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified()
 }
 
-/// Returns the address of the host at which a TCP port of `vm` is published.
-fn published(vm: &Vm, guest: u16) -> Option<SocketAddr> {
-    let port = vm.published.iter().find(|port| port.open && port.guest == guest)?;
+/// Returns the address of the host at which a port of `vm` is published.
+fn published(vm: &Vm, protocol: Transport, guest: u16) -> Option<SocketAddr> {
+    let has = |port: &&PublishedPort| {
+        port.open && port.guest == guest && port.protocol.as_str() == protocol_name(protocol)
+    };
+    let port = vm.published.iter().find(has)?;
     let endpoint = port.publish().endpoint();
     // This host reaches a listener on all addresses at loopback.
     let address = match endpoint.ip() {

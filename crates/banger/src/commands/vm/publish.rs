@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
     /// Publish this port of the VM on the host while the VM runs, on loopback unless ADDR is given
-    #[arg(short, long, alias = "port", value_name = "[[ADDR:]HOST:]GUEST")]
+    #[arg(short, long, alias = "port", value_name = "[[ADDR:]HOST:]GUEST[/udp]")]
     pub(crate) publish: Vec<Publish>,
     /// Publish each TCP port on which something in the VM listens, as long as it does: at the same port of the host if
     /// that is free
@@ -38,6 +38,7 @@ pub(crate) struct PublishArgs {
   banger vm publish box 8080:80 8443:443
   banger vm publish box 0.0.0.0:8080:80     for other hosts, too
   banger vm publish box [::1]:8080:80
+  banger vm publish box 5353:53/udp
   banger vm publish box --all               whatever listens in the VM"
 )]
 pub(crate) struct PublishCommand {
@@ -45,7 +46,7 @@ pub(crate) struct PublishCommand {
     #[arg(value_parser = reference())]
     vm: String,
     /// Ports of the host and the guest
-    #[arg(required_unless_present = "all", value_name = "[[ADDR:]HOST:]GUEST")]
+    #[arg(required_unless_present = "all", value_name = "[[ADDR:]HOST:]GUEST[/udp]")]
     ports: Vec<Publish>,
     /// Publish each TCP port on which something in the VM listens, as long as it does
     #[arg(long)]

@@ -61,7 +61,10 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
     }
     for port in &vm.published {
         let (at, state) = (port.publish().endpoint(), state(port));
-        table.row(["published:".to_owned(), format!("port {} at {at}, {state}", port.guest)]);
+        table.row([
+            "published:".to_owned(),
+            format!("port {}/{} at {at}, {state}", port.guest, port.protocol.as_str()),
+        ]);
     }
     // The other lines are the guest's.
     for line in last_error {

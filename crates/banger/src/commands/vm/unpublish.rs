@@ -18,7 +18,7 @@ pub(crate) struct Unpublish {
     #[arg(value_parser = reference())]
     vm: String,
     /// Ports of the host, as they were published or without the guest's port
-    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "[ADDR:]HOST[:GUEST]")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "[ADDR:]HOST[:GUEST][/udp]")]
     ports: Vec<PortSelector>,
     /// Stop publishing all ports of the VM, also those of `publish --all`
     #[arg(long)]
