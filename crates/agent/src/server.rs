@@ -87,6 +87,8 @@ impl<M: Machine> Server<M> {
             Ok(Request::Accept(request)) => {
                 return sockets::accept(request, incoming, outgoing, &self.pending).await;
             }
+            Ok(Request::Datagrams(request)) => return sockets::datagrams(request, incoming, outgoing).await,
+            Ok(Request::WatchPorts) => return ports::watch(incoming, outgoing).await,
             Ok(request) => match program(&request) {
                 Some(Ok(program)) => {
                     let command = self.machine.command(&program, &self.env.borrow());

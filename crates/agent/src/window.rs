@@ -50,6 +50,11 @@ impl QueueReceiver {
         self.bytes.recv().await
     }
 
+    /// Returns whether no bytes are queued.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Records that `count` bytes are consumed, and returns the message for the host.
     pub(crate) fn acknowledge(&self, count: usize) -> Reply {
         self.waiting.set(self.waiting.get().saturating_sub(count));

@@ -59,4 +59,17 @@ pub struct DaemonStatus {
     pub vmm: String,
     /// Result of the KVM probe.
     pub kvm: String,
+    /// The reverse proxy; `null` if it is off.
+    #[serde(default)]
+    pub proxy: Option<ProxyStatus>,
+}
+
+/// State of the reverse proxy for `http://PORT.VM.localhost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProxyStatus {
+    /// Its port on loopback.
+    pub port: u16,
+    /// The reason why it does not listen.
+    #[serde(default)]
+    pub error: Option<String>,
 }

@@ -17,6 +17,8 @@ impl Defaults {
     pub const STOP_TIMEOUT: Period = Period::seconds(10);
     /// Timeout for the first answer of a guest's agent.
     pub const READY_TIMEOUT: Period = Period::seconds(90);
+    /// Port of the reverse proxy.
+    pub const PROXY_PORT: u16 = 7788;
     /// Sampling interval for the resource use of running VMs.
     pub const STATS_INTERVAL: Period = Period::seconds(10);
 

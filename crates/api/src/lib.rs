@@ -25,6 +25,7 @@ mod name;
 mod network;
 mod operation;
 mod period;
+mod published;
 mod reference;
 mod remedy;
 mod schema;
@@ -34,9 +35,9 @@ mod text;
 mod vm;
 
 pub use check::{Check, Verdict};
-pub use config::{AutoStop, Config, HostResources, ProjectPolicy};
+pub use config::{AutoStop, Config, HostResources, ProjectPolicy, ProxyPort};
 pub use credentials::Credentials;
-pub use daemon::{BUILD_HEADER, DaemonStatus, MAX_RESPONSE, ProgramId};
+pub use daemon::{BUILD_HEADER, DaemonStatus, MAX_RESPONSE, ProgramId, ProxyStatus};
 pub use defaults::Defaults;
 pub use digest::{Digest, InvalidDigest};
 pub use dirs::{Dirs, DirsError};
@@ -57,6 +58,10 @@ pub use name::{Id, InvalidName, Name, VmName};
 pub use network::{InvalidNetworkKind, NetworkKind};
 pub use operation::{Operation, OperationEvent, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
+pub use published::{
+    InvalidPublish, MAX_AUTOMATIC, MAX_PUBLISHED, PortProtocol, PortSelector, Publish, PublishPorts,
+    PublishedPort, UnpublishPorts,
+};
 pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
 pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};
 pub use size::{InvalidSize, Size};

@@ -27,6 +27,10 @@ pub enum OperationKind {
     VmResume,
     /// Changes a VM's hardware.
     VmSet,
+    /// Publishes ports of a VM.
+    VmPublish,
+    /// Stops publishing ports of a VM.
+    VmUnpublish,
     /// Checks whether a VM matches its record in the store.
     #[serde(rename = "vm_look")]
     VmCheck,
@@ -71,6 +75,8 @@ impl OperationKind {
             Self::VmPause => "pause VM",
             Self::VmResume => "resume VM",
             Self::VmSet => "change VM",
+            Self::VmPublish => "publish ports",
+            Self::VmUnpublish => "unpublish ports",
             Self::VmCheck => "check VM",
             Self::VmDelete => "delete VM",
             Self::ImageImport => "import image",

@@ -214,6 +214,21 @@ pub enum Remedy {
         /// Whether it would run without KVM.
         in_software: bool,
     },
+    /// Publish the subject's port at another port of the host.
+    PublishElsewhere,
+    /// Publish the port at another port of the host, or unpublish it in this other VM.
+    UnpublishPort {
+        /// The other VM.
+        vm: String,
+        /// The host's port.
+        port: u16,
+    },
+    /// Set another port for the reverse proxy, or turn it on, and restart the daemon.
+    SetProxyPort,
+    /// List the listening ports of the subject, a VM.
+    ListPorts,
+    /// List the ports that the subject, a VM, publishes.
+    ShowPublished,
     /// Retry when the host is less busy, or run a new VM in software.
     TryWhenLessBusy,
     /// Check the whole host.

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Credentials, Egress, GuestSettings, Id, Named, NetworkKind, Size, VmName};
+use crate::{
+    Credentials, Egress, GuestSettings, Id, Named, NetworkKind, Publish, PublishedPort, Size, VmName,
+};
 
 /// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -158,6 +160,12 @@ pub struct Vm {
     /// Description of its network, while it runs.
     #[serde(default)]
     pub network: Option<String>,
+    /// The ports that it publishes.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
+    /// Whether it also publishes each TCP port on which something in the guest listens.
+    #[serde(default)]
+    pub publish_all: bool,
     /// Process id of its VMM, while it runs.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -208,6 +216,15 @@ pub struct CreateVm {
     /// Destinations that it reaches.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports to publish on the host while the VM runs. They must be free now.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+    /// Also publish each TCP port on which something in the guest listens, as long as it does.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// Further ports to publish. A host port that is taken now is replaced by a free one.
+    #[serde(default)]
+    pub publish_or_other: Vec<Publish>,
     /// Only create the VM, to start it later.
     #[serde(default)]
     pub no_start: bool,

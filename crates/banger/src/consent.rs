@@ -8,7 +8,7 @@ use std::{
 };
 
 use banger_api::{
-    Config, Forward, ProjectPolicy,
+    Config, Forward, ProjectPolicy, Publish,
     config::{FileSync, PROJECT_FILE, Project},
 };
 use banger_tools::Port;
@@ -52,12 +52,12 @@ pub(crate) fn permitted_ports(
     config: &Config,
     root: &Path,
     ports: &[Port],
-    chosen: &[Forward],
+    chosen: &[Publish],
     state: &Path,
     ui: &Ui,
 ) -> Result<Vec<Port>, CommandError> {
     let (mut permitted, others): (Vec<Port>, Vec<Port>) =
-        ports.iter().partition(|port| chosen.contains(&forward(port)));
+        ports.iter().partition(|port| chosen.iter().any(|chosen| is_same(chosen, port)));
     if others.is_empty() {
         return Ok(permitted);
     }
@@ -84,6 +84,10 @@ pub(crate) fn permitted_ports(
         permitted.extend(others);
     }
     Ok(permitted)
+}
+
+fn is_same(chosen: &Publish, port: &Port) -> bool {
+    (chosen.host, chosen.guest) == (port.host, port.guest)
 }
 
 fn forward(port: &Port) -> Forward {
@@ -237,10 +241,10 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let root = Path::new("/a");
         let requested = ports(&[(3000, 3000), (80, 8080)]);
-        let chosen = [Forward { host: 3000, guest: 3000 }];
+        let chosen = ["3000".parse::<Publish>().unwrap()];
         // The tests have no terminal.
         let ui = Ui::new(0, false);
-        let permitted = |policy: &str, chosen: &[Forward]| {
+        let permitted = |policy: &str, chosen: &[Publish]| {
             let text = format!("[vm]\nproject_ports = '{policy}'\n");
             let layer = Layer::from_text(Owner::User, Path::new("config.toml"), &text).unwrap();
             let config = Config::new([layer], HostResources::default());

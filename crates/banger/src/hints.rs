@@ -200,6 +200,17 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
                 "`banger doctor` checks KVM again; to run the VM {how}, use: banger vm set --vmm {vmm} {name}"
             )
         }
+        Remedy::PublishElsewhere => {
+            "choose another port of this host: the first of HOST:GUEST, such as 8081 in 8081:80".to_owned()
+        }
+        Remedy::UnpublishPort { vm, port } => {
+            format!("choose another port of this host, or use: banger vm unpublish {vm} {port}")
+        }
+        Remedy::SetProxyPort => {
+            "set daemon.proxy in config.toml to a port that is free, then run `banger daemon restart`".to_owned()
+        }
+        Remedy::ListPorts => format!("see what listens in it with: banger vm ports {name}"),
+        Remedy::ShowPublished => format!("see the ports that it publishes with: banger vm show {name}"),
         Remedy::TryWhenLessBusy => {
             "try again when the host is less busy; --vmm qemu runs a new VM in software".to_owned()
         }

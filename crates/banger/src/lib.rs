@@ -9,7 +9,6 @@ mod consent;
 mod credentials;
 mod error;
 mod file_sync;
-mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hints;

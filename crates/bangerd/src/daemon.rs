@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use banger_api::ProgramId;
+use banger_api::{ProgramId, ProxyStatus};
 use banger_engine::Engine;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) build: ProgramId,
+    /// State of the reverse proxy; `None` if it is off.
+    pub(crate) proxy: Option<ProxyStatus>,
     pub(crate) started: Instant,
     /// Notified when the daemon should stop.
     pub(crate) stop: Notify,
@@ -24,10 +26,11 @@ pub(crate) struct Daemon {
 pub(crate) struct Peer(pub(crate) u32);
 
 impl Daemon {
-    pub(crate) fn new(engine: Engine, build: ProgramId) -> Self {
+    pub(crate) fn new(engine: Engine, build: ProgramId, proxy: Option<ProxyStatus>) -> Self {
         Self {
             engine,
             build,
+            proxy,
             started: Instant::now(),
             stop: Notify::new(),
             stopping: CancellationToken::new(),

@@ -7,6 +7,7 @@
 mod daemon;
 mod doctor;
 mod fd_passing;
+mod proxy;
 mod routes;
 mod serve;
 mod socket;

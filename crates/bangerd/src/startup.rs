@@ -9,8 +9,9 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, ProxyStatus, config::Variable};
 use banger_engine::{Engine, Programs, RotatingLog, StoreLock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -18,10 +19,13 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{daemon::Daemon, serve::serve, socket::Socket};
+use crate::{daemon::Daemon, proxy::Proxy, serve::serve, socket::Socket};
 
 /// Maximum size of the log, in bytes.
 const LOG_MAX: u64 = 8 << 20;
+
+/// Maximum number of open files to ask for.
+const MAX_DESCRIPTORS: u64 = 65_536;
 
 /// Runs the daemon until a stop is requested.
 pub(crate) fn run() -> ExitCode {
@@ -48,6 +52,7 @@ async fn run_async() -> Result<(), ApiError> {
     // leads a process group.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_descriptor_limit();
     let lock = StoreLock::acquire(find_dirs()?).await?;
     init_log(&lock.dirs().daemon_log())?;
     let (bangerd, build) = own_program()?;
@@ -55,8 +60,35 @@ async fn run_async() -> Result<(), ApiError> {
     let engine = Engine::open(lock, programs(bangerd)).await?;
     let socket = Socket::bind(engine.dirs().socket()).map_err(io_error("listen on its socket"))?;
     engine.warm_up();
+    let proxy = start_proxy(&engine).await;
     report(&json!({ "ready": true }));
-    serve(Daemon::new(engine, build), socket).await
+    serve(Daemon::new(engine, build, proxy), socket).await
+}
+
+/// Raises the limit of open files as far as this process may: each connection to a published port needs two.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum.map_or(Some(MAX_DESCRIPTORS), |max| Some(max.min(MAX_DESCRIPTORS))),
+        ..limit
+    };
+    if limit.current < raised.current
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+/// Starts the reverse proxy, and returns its state. Without it, the daemon works.
+async fn start_proxy(engine: &Engine) -> Option<ProxyStatus> {
+    let port = engine.proxy_port().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the reverse proxy is off: the configuration is invalid");
+        None
+    });
+    let proxy = Proxy::bind(port?).await;
+    let status = proxy.status();
+    proxy.start(engine);
+    Some(status)
 }
 
 /// Returns banger's directories, from this process's environment.

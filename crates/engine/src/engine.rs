@@ -14,6 +14,7 @@ use crate::{
     kernel::{Initrds, Kernels},
     layout::store_file,
     operation::{Events, Operations},
+    ports::{self, Ports},
     programs::Programs,
     recovery::Recovery,
     sessions::Sessions,
@@ -38,6 +39,7 @@ pub struct Engine {
     /// Caches.
     pub cache: Arc<Cache>,
     dirs: Arc<Dirs>,
+    config: Arc<ConfigFiles>,
     store: Arc<Store>,
     lock: Arc<StoreLock>,
     operations: Operations,
@@ -107,7 +109,7 @@ impl Engine {
         let services = Arc::new(Services {
             dirs: dirs.clone(),
             store: store.clone(),
-            config,
+            config: config.clone(),
             programs,
             vmms: vmms.clone(),
             images: images.clone(),
@@ -115,6 +117,7 @@ impl Engine {
             initrds,
             sessions: sessions.clone(),
             network_warning: vm::NetworkWarning::default(),
+            ports: Arc::new(Ports::new(sessions.clone())),
         });
         let actors = Arc::new(Actors::new(services.clone()));
         let vms = Arc::new(Vms::new(services.clone(), actors.clone(), operations.clone()));
@@ -132,6 +135,7 @@ impl Engine {
             catalogs,
             cache,
             dirs,
+            config,
             store,
             lock,
             operations,
@@ -210,6 +214,19 @@ impl Engine {
     /// Returns the VMM that would run a VM now, and the result of the KVM probe, as text.
     pub async fn describe_vmm(&self) -> (String, String) {
         self.vmms.describe().await
+    }
+
+    /// Returns the port of the reverse proxy, unless it is off.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration is invalid.
+    pub fn proxy_port(&self) -> Result<Option<u16>, ApiError> {
+        Ok(self.config.current()?.proxy().port())
+    }
+
+    /// Returns the process that listens on a port of loopback, for people, if `/proc` says it.
+    pub fn owner_of_port(port: u16) -> Option<String> {
+        ports::owner_on_loopback(port)
     }
 
     /// Detects the host's VMMs in advance, so that the first VM need not wait for it.

@@ -1,4 +1,5 @@
-//! The daemon's domain: VMs, images, kernels, operations and the store. It opens no sockets for clients.
+//! The daemon's domain: VMs, images, kernels, operations, published ports and the store.
+//! It opens no sockets for clients of the API.
 //!
 //! [`Engine`] composes the services that the daemon's routes call.
 
@@ -15,12 +16,14 @@ mod event_log;
 #[cfg(feature = "fail-points")]
 mod fail;
 mod files;
+mod guest;
 mod host;
 mod image;
 mod kernel;
 mod layout;
 mod logs;
 mod operation;
+mod ports;
 mod programs;
 mod publish;
 mod random;
@@ -48,6 +51,7 @@ pub use image::{Images, Tar};
 pub use kernel::Kernels;
 pub use logs::{CONSOLE_MAX, RotatingLog, console_logger_main};
 pub use operation::{Events, with_requester};
+pub use ports::GuestPort;
 pub use programs::Programs;
 pub use sessions::Session;
 #[cfg(feature = "fail-points")]

@@ -26,6 +26,8 @@ pub(crate) struct Sessions {
 #[derive(Debug, Default)]
 struct Usage {
     open: usize,
+    /// Open connections to its published ports, which do not keep the daemon from stopping.
+    ports: usize,
     last_used_at: Option<Timestamp>,
     written: Option<Instant>,
 }
@@ -35,11 +37,21 @@ struct Usage {
 pub struct Session {
     sessions: Arc<Sessions>,
     vm: Id,
+    kind: SessionKind,
+}
+
+/// The way of a session to the guest.
+#[derive(Debug, Clone, Copy)]
+enum SessionKind {
+    /// A tunnel of a client.
+    Tunnel,
+    /// A connection to a published port.
+    Port,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.sessions.end(&self.vm, Instant::now()) {
+        if self.sessions.end(&self.vm, self.kind, Instant::now()) {
             self.sessions.store_last_use(&self.vm);
         }
     }
@@ -52,10 +64,19 @@ impl Sessions {
 
     /// Opens a session with `vm`.
     pub(crate) fn open(self: &Arc<Self>, vm: &Id) -> Session {
-        if self.begin(vm, Instant::now()) {
+        self.open_kind(vm, SessionKind::Tunnel)
+    }
+
+    /// Opens a session for a connection to a published port of `vm`. The VM is in use meanwhile.
+    pub(crate) fn open_port(self: &Arc<Self>, vm: &Id) -> Session {
+        self.open_kind(vm, SessionKind::Port)
+    }
+
+    fn open_kind(self: &Arc<Self>, vm: &Id, kind: SessionKind) -> Session {
+        if self.begin(vm, kind, Instant::now()) {
             self.store_last_use(vm);
         }
-        Session { sessions: self.clone(), vm: vm.clone() }
+        Session { sessions: self.clone(), vm: vm.clone(), kind }
     }
 
     fn store_last_use(&self, vm: &Id) {
@@ -64,17 +85,17 @@ impl Sessions {
         }
     }
 
-    /// Returns how many sessions with `vm` are open.
+    /// Returns how many sessions with `vm` are open, those of its published ports included.
     pub(crate) fn count(&self, vm: &Id) -> usize {
-        self.lock().get(vm).map_or(0, |usage| usage.open)
+        self.lock().get(vm).map_or(0, |usage| usage.open + usage.ports)
     }
 
-    /// Returns how many sessions are open in all.
+    /// Returns how many sessions are open in all, without those of published ports.
     pub(crate) fn total(&self) -> usize {
         self.lock().values().map(|usage| usage.open).sum()
     }
 
-    /// Waits until no session is open.
+    /// Waits until no session is open, except those of published ports.
     pub(crate) async fn all_closed(&self) {
         loop {
             let ended = self.ended.notified();
@@ -96,17 +117,18 @@ impl Sessions {
     }
 
     /// Counts a new session with `vm`; returns true if the use must be written to the store.
-    fn begin(&self, vm: &Id, now: Instant) -> bool {
+    fn begin(&self, vm: &Id, kind: SessionKind, now: Instant) -> bool {
         let mut usages = self.lock();
         let usage = usages.entry(vm.clone()).or_default();
-        usage.open += 1;
+        *usage.count(kind) += 1;
         usage.record_use(now)
     }
 
     /// Counts an ended session; returns true if the use must be written to the store. The VM may be deleted already.
-    fn end(&self, vm: &Id, now: Instant) -> bool {
+    fn end(&self, vm: &Id, kind: SessionKind, now: Instant) -> bool {
         let is_due = self.lock().get_mut(vm).is_some_and(|usage| {
-            usage.open = usage.open.saturating_sub(1);
+            let open = usage.count(kind);
+            *open = open.saturating_sub(1);
             usage.record_use(now)
         });
         self.ended.notify_waiters();
@@ -119,6 +141,14 @@ impl Sessions {
 }
 
 impl Usage {
+    /// Returns the number of open sessions of a kind.
+    fn count(&mut self, kind: SessionKind) -> &mut usize {
+        match kind {
+            SessionKind::Tunnel => &mut self.open,
+            SessionKind::Port => &mut self.ports,
+        }
+    }
+
     /// Records a use; returns true if it must be written to the store.
     fn record_use(&mut self, now: Instant) -> bool {
         self.last_used_at = Some(Timestamp::now());
@@ -132,7 +162,10 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        SessionKind::{Port, Tunnel},
+        *,
+    };
 
     fn sessions_in(dir: &std::path::Path) -> Sessions {
         Sessions::new(Arc::new(Store::open(&dir.join("store.db")).unwrap()))
@@ -144,15 +177,27 @@ mod tests {
         let sessions = sessions_in(dir.path());
         let [one, other] = [[1; 8], [2; 8]].map(Id::from_random);
         let now = Instant::now();
-        assert!(sessions.begin(&one, now));
-        assert!(!sessions.begin(&one, now));
-        assert!(sessions.begin(&other, now), "each VM has its own sessions");
+        assert!(sessions.begin(&one, Tunnel, now));
+        assert!(!sessions.begin(&one, Tunnel, now));
+        assert!(sessions.begin(&other, Tunnel, now), "each VM has its own sessions");
         assert_eq!((sessions.count(&one), sessions.count(&other), sessions.total()), (2, 1, 3));
-        assert!(sessions.end(&one, now + WRITE_INTERVAL));
+        assert!(sessions.end(&one, Tunnel, now + WRITE_INTERVAL));
         sessions.forget(&other);
-        assert!(!sessions.end(&other, now + WRITE_INTERVAL));
+        assert!(!sessions.end(&other, Tunnel, now + WRITE_INTERVAL));
         assert_eq!((sessions.count(&one), sessions.total()), (1, 1));
         assert!(sessions.last_used_at(&one).is_some() && sessions.last_used_at(&other).is_none());
+    }
+
+    #[test]
+    fn a_connection_to_a_published_port_uses_the_vm_but_is_no_session_of_the_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let sessions = sessions_in(dir.path());
+        let vm = Id::from_random([1; 8]);
+        sessions.begin(&vm, Port, Instant::now());
+        assert_eq!((sessions.count(&vm), sessions.total()), (1, 0));
+        assert!(sessions.last_used_at(&vm).is_some());
+        sessions.end(&vm, Port, Instant::now());
+        assert_eq!(sessions.count(&vm), 0);
     }
 
     #[tokio::test]
@@ -161,10 +206,10 @@ mod tests {
         let sessions = sessions_in(dir.path());
         let vm = Id::from_random([1; 8]);
         sessions.all_closed().await;
-        sessions.begin(&vm, Instant::now());
+        sessions.begin(&vm, Tunnel, Instant::now());
         let mut waiting = std::pin::pin!(sessions.all_closed());
         assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err());
-        sessions.end(&vm, Instant::now());
+        sessions.end(&vm, Tunnel, Instant::now());
         waiting.await;
     }
 }

@@ -19,6 +19,7 @@ banger_durable::steps! {
         VmRunning = "vm/running",
         VmDown = "vm/down",
         VmSet = "vm/set",
+        VmPublish = "vm/publish",
         VmTouch = "vm/touch",
         VmAcknowledge = "vm/acknowledge",
         VmKeep = "vm/keep",
@@ -59,6 +60,7 @@ impl Step {
             | Self::KernelDelete
             | Self::VmInsert
             | Self::VmSet
+            | Self::VmPublish
             | Self::VmAcknowledge
             | Self::VmKeep
             | Self::VmMarkForDeletion

@@ -136,6 +136,42 @@ fn put(out: &mut BytesMut, kind: u8, payload: &[u8]) {
     out.put_slice(payload);
 }
 
+/// The header of a frame, for a reader that does not wait for the whole frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// The stream of a data frame; `None` for a control frame.
+    pub stream: Option<Stream>,
+    /// Length of the payload in bytes.
+    pub length: usize,
+}
+
+impl FrameHeader {
+    /// Returns the header of a data frame with `length` bytes, at most [`MAX_DATA`].
+    #[allow(clippy::cast_possible_truncation)] // MAX_DATA is less than a u32
+    pub fn of_data(stream: Stream, length: usize) -> [u8; HEADER_LEN] {
+        let [a, b, c, d] = (length.min(MAX_DATA) as u32).to_be_bytes();
+        [a, b, c, d, stream as u8]
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// Returns an error if the kind is unknown, or the length exceeds the limit of its kind.
+    pub fn decode(bytes: [u8; HEADER_LEN]) -> Result<Self, FrameError> {
+        let [a, b, c, d, kind] = bytes;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let stream = match kind {
+            CONTROL => None,
+            kind => Some(Stream::from_kind(kind).ok_or(FrameError::UnknownKind(kind))?),
+        };
+        let limit = if stream.is_some() { MAX_DATA } else { MAX_CONTROL };
+        if length > limit {
+            return Err(FrameError::TooLong { length, limit });
+        }
+        Ok(Self { stream, length })
+    }
+}
+
 /// Splits a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -154,16 +190,7 @@ impl Decoder {
     /// Returns an error if the bytes are not a frame. The connection is then unusable.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some((header, _)) = self.buffer.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
-        let [a, b, c, d, kind] = *header;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        let stream = match kind {
-            CONTROL => None,
-            kind => Some(Stream::from_kind(kind).ok_or(FrameError::UnknownKind(kind))?),
-        };
-        let limit = if stream.is_some() { MAX_DATA } else { MAX_CONTROL };
-        if length > limit {
-            return Err(FrameError::TooLong { length, limit });
-        }
+        let FrameHeader { stream, length } = FrameHeader::decode(*header)?;
         if self.buffer.len() < HEADER_LEN + length {
             self.buffer.reserve(HEADER_LEN + length - self.buffer.len());
             return Ok(None);

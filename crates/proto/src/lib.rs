@@ -5,10 +5,11 @@
 //! ```text
 //! agent → host   Greeting                          generation, boot marks
 //! host  → agent  Request                           ping | configure | exec | power_off | inspect | ports | copy
-//!                                                  | workspace | sftp | connect | listen | take
+//!                                                  | workspace | sftp | connect | listen | take | watch_ports
+//!                                                  | datagrams
 //! agent → host   Reply                             one, or for exec, copy, workspace and sftp: started … exited;
 //!                                                  for connect and take: connected … closed;
-//!                                                  for listen: listening, called …
+//!                                                  for listen: listening, called …; for watch_ports: ports …
 //! ```
 //!
 //! During an exec, data frames (`stdin` to the guest, `stdout` and `stderr` from it) and [`ExecControl`] messages
@@ -18,6 +19,8 @@
 //! A socket in the guest uses the frames of a program: `stdin` goes to it under the same window, `stdout` comes from
 //! it, and the end of either stream is a half-close. A listener's connection reports each incoming connection by a
 //! number, and the host accepts it by a separate connection.
+//!
+//! A connection for datagrams has one in each data frame; either side may lose some, as a network does.
 //!
 //! Either side may dial. When a guest boots, its agent dials [`READY_PORT`] on the host once, or the port in
 //! `banger.ready=` on the kernel command line; that connection is an ordinary one from the greeting on. Later the
@@ -33,13 +36,13 @@ mod frame;
 mod init;
 mod message;
 
-pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
+pub use frame::{Decoder, Frame, FrameError, FrameHeader, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use init::{Executable, InitKind, Root, find_init, kind_of_init};
 pub use message::{
     Accept, AddressConfig, AddressV6Config, BootMark, Configure, Connect, CopyDirection, CopyFiles,
-    DiskUsage, Endpoint, Exec, ExecControl, ExitStatus, FailureKind, Greeting, Inspection, InterfaceUsage,
-    Listen, Listener, NetworkConfig, PowerOff, Reply, Request, Sftp, SubcommandFailure, TerminalSize,
-    Transport, Workspace, WorkspaceAction,
+    Datagrams, DiskUsage, Endpoint, Exec, ExecControl, ExitStatus, FailureKind, Greeting, Inspection,
+    InterfaceUsage, Listen, Listener, NetworkConfig, PowerOff, Reply, Request, Sftp, SubcommandFailure,
+    TerminalSize, Transport, Workspace, WorkspaceAction,
 };
 
 /// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
@@ -65,6 +68,9 @@ pub const GENERATION_OF_VARIABLES: u32 = 5;
 
 /// First generation of agents that support SFTP, sockets, and a command line in [`Exec`].
 pub const GENERATION_OF_SOCKETS: u32 = 3;
+
+/// First generation of agents that support [`Request::WatchPorts`] and [`Request::Datagrams`].
+pub const GENERATION_OF_PORTS: u32 = 6;
 
 /// Maximum size of a greeting that the host accepts, in bytes: an agent's has a few hundred.
 pub const MAX_GREETING: usize = 16 << 10;

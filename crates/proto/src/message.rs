@@ -66,6 +66,12 @@ pub enum Request {
     /// Accepts an incoming connection; answered as [`Connect`](Self::Connect) is. Since generation 3.
     #[serde(rename = "take")]
     Accept(Accept),
+    /// Reports the guest's TCP listeners while this connection is open; answered by [`Reply::Ports`] at once and after
+    /// each change, without processes. Since generation 6.
+    WatchPorts,
+    /// Connects to a UDP port of the guest's loopback; answered by [`Reply::Connected`]. Then each data frame is a
+    /// datagram, without windows, until one side disconnects. Since generation 6.
+    Datagrams(Datagrams),
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -318,6 +324,13 @@ pub struct Connect {
     pub user: Option<String>,
 }
 
+/// A UDP port to connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagrams {
+    /// The port.
+    pub port: u16,
+}
+
 /// A socket to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
@@ -364,12 +377,12 @@ pub enum Reply {
     },
     /// To inspect.
     Inspected(Inspection),
-    /// To ports.
+    /// To ports, and repeatedly to a watch of ports.
     Ports {
         /// All listeners, sorted by port.
         listeners: Vec<Listener>,
     },
-    /// To connect and accept: data can flow in both directions.
+    /// To connect, accept and datagrams: data can flow in both directions.
     Connected,
     /// To connect and accept, as the last reply: both directions have ended, and all data was sent.
     Closed,
@@ -682,6 +695,9 @@ mod tests {
         );
         let older: NetworkConfig = serde_json::from_str(r#"{"interface":"eth0","addresses":[]}"#).unwrap();
         assert_eq!((older.addresses_v6.len(), older.gateway_v6, older.search.len()), (0, None, 0));
+        assert_eq!(serde_json::to_string(&Request::WatchPorts).unwrap(), r#"{"op":"watch_ports"}"#);
+        let datagrams = Request::Datagrams(Datagrams { port: 53 });
+        assert_eq!(serde_json::to_string(&datagrams).unwrap(), r#"{"op":"datagrams","port":53}"#);
     }
 
     #[test]

@@ -41,11 +41,6 @@ pub enum Command {
     SshListen,
     /// `vm ssh VM -s sftp`.
     Sftp,
-    /// `vm run -p PORT:80 -- true`, with a program that writes nothing.
-    Run {
-        /// The port on the host.
-        port: u16,
-    },
     /// `vm workspace export VM`.
     Export(ExportTo),
     /// `vm workspace pull VM`.
@@ -61,6 +56,8 @@ pub enum Command {
         /// Whether the output is JSON.
         json: bool,
     },
+    /// `vm open VM --print`.
+    Open,
     /// `vm ping VM`.
     Ping,
     /// `vm health VM`.
@@ -116,9 +113,6 @@ impl Command {
             Self::SshForward => ["ssh", VM, "-W", "localhost:80"].map(Into::into).into(),
             Self::SshListen => ["ssh", VM, "-R", "0:localhost:1", "--", "true"].map(Into::into).into(),
             Self::Sftp => ["ssh", VM, "-s", "--", "sftp"].map(Into::into).into(),
-            Self::Run { port } => {
-                vec!["run".into(), "-p".into(), format!("{port}:80"), "--".into(), "true".into()]
-            }
             Self::Export(to) => {
                 let options: &[&str] = match to {
                     ExportTo::Terminal => &[],
@@ -133,6 +127,7 @@ impl Command {
             Self::Push => ["workspace", "push", VM].map(Into::into).into(),
             Self::Delete => ["delete", "--force", VM].map(Into::into).into(),
             Self::Ports { json } => with_format("ports", *json),
+            Self::Open => ["open", VM, "--print"].map(Into::into).into(),
             Self::Ping => ["ping", VM].map(Into::into).into(),
             Self::Health { json } => with_format("health", *json),
             Self::Show { json } => with_format("show", *json),
@@ -159,7 +154,7 @@ impl Command {
             }
             Self::Prepare | Self::Push => vec![RECORDS.to_owned()],
             // Its keys and configuration, at first use.
-            Self::Ssh | Self::SshForward | Self::SshListen | Self::Sftp | Self::Run { .. } => {
+            Self::Ssh | Self::SshForward | Self::SshListen | Self::Sftp => {
                 vec!["state/banger/ssh".to_owned()]
             }
             _ => Vec::new(),

@@ -46,10 +46,6 @@ pub enum Action {
     /// Waits until standard input contains these bytes. If it ends without them, or if the client waits too, the
     /// conversation ends.
     AwaitBytes(&'static [u8]),
-    /// Connects to this port of the host's loopback, as a program on the host does, and reads to the end.
-    ConnectOnHost(u16),
-    /// Waits until the step's other connections have ended.
-    AwaitOthers,
     /// Sends nothing more. The client's clock advances until it disconnects.
     StaySilent,
     /// Sends nothing more, while the user presses Ctrl-C (or sends another signal) a few times.
@@ -92,8 +88,6 @@ impl fmt::Debug for Action {
             Self::AwaitRequest(words) => write!(f, "AwaitRequest({words})"),
             Self::AwaitInput => f.write_str("AwaitInput"),
             Self::AwaitBytes(bytes) => write!(f, "AwaitBytes({})", shown(bytes)),
-            Self::ConnectOnHost(port) => write!(f, "ConnectOnHost({port})"),
-            Self::AwaitOthers => f.write_str("AwaitOthers"),
             Self::StaySilent => f.write_str("StaySilent"),
             Self::StaySilentUntil(signal) => write!(f, "StaySilentUntil({signal:?})"),
         }

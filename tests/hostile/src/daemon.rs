@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -46,8 +45,6 @@ struct State {
     connections: usize,
     /// Number of bytes that the guest has sent.
     bytes_sent: u64,
-    /// Number of bytes that have reached a program on the host through a forwarded port.
-    bytes_forwarded: u64,
     /// Standard input that the guest has received last.
     input: Vec<u8>,
     failure: Option<(Promise, String)>,
@@ -135,28 +132,6 @@ impl Daemon {
         self.state().connections > 0
     }
 
-    /// Returns the number of bytes that have reached a program on the host.
-    pub(crate) fn bytes_forwarded(&self) -> u64 {
-        self.state().bytes_forwarded
-    }
-
-    fn connect_on_host(&self, port: u16) -> io::Result<()> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.write_all(b"input")?;
-        let daemon = self.clone();
-        daemon.state().connections += 1;
-        thread::spawn(move || {
-            let mut part = vec![0; 64 << 10];
-            // The connection may break at any time.
-            while let Ok(count @ 1..) = stream.read(&mut part) {
-                daemon.state().bytes_forwarded += count as u64;
-            }
-            daemon.state().connections -= 1;
-            daemon.shared.1.notify_all();
-        });
-        Ok(())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,6 +155,7 @@ impl Daemon {
             }
             ("DELETE", _) => respond(stream, &json!({"event": "done", "result": null})),
             ("POST", "vms") => respond(stream, &json!({"event": "done", "result": self.vm("running")})),
+            (_, "daemon") => respond(stream, &status()),
             (_, "images") => respond(stream, &json!([])),
             _ if path.starts_with("/v1/images/") => respond(stream, &image()),
             (_, "ended") => respond(stream, &self.vm("error")),
@@ -224,6 +200,14 @@ impl Daemon {
         }
         done
     }
+}
+
+fn status() -> Value {
+    json!({
+        "version": "0", "build": "0", "pid": 1, "uptime_s": 1, "resident": 1, "running_vms": 1, "operations": 0,
+        "socket": "/s", "state_dir": "/d", "log": "/l", "vmm": "qemu", "kvm": "no",
+        "proxy": { "port": 7788, "error": null },
+    })
 }
 
 fn image() -> Value {
@@ -316,8 +300,6 @@ impl Connection<'_> {
                 let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
                 self.send(&encode::reply(&Reply::Acknowledged { bytes }))?;
             },
-            Action::ConnectOnHost(port) => self.daemon.connect_on_host(*port),
-            Action::AwaitOthers => self.await_others(),
             Action::StaySilent => self.stay_silent(None),
             Action::StaySilentUntil(signal) => self.stay_silent(Some(*signal)),
         }
@@ -397,21 +379,6 @@ impl Connection<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Waits until no other connection is open, or about to be.
-    fn await_others(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + GUARD;
-        while Instant::now() < deadline {
-            let state = self.daemon.state();
-            let have_ended = state.conversations.is_empty() && state.connections == 1;
-            drop(state);
-            if have_ended {
-                return Ok(());
-            }
-            self.wait(PollFlags::empty(), TICK)?;
-        }
-        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Advances the client's clock until it disconnects, and sends it `signal` a few times. Does nothing if neither is

@@ -133,12 +133,6 @@ impl Harness {
         self.daemon.begun().into_iter().filter_map(|progress| progress.request).collect()
     }
 
-    /// Returns the number of bytes that have reached a program on the host through the last step's forwarded port.
-    #[must_use]
-    pub fn bytes_forwarded(&self) -> u64 {
-        self.daemon.bytes_forwarded()
-    }
-
     /// Runs one step, without any check.
     fn run(&mut self, step: &Step) -> Run {
         let step = self.without_impossible_actions(step);

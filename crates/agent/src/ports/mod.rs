@@ -1,29 +1,16 @@
 //! Lists the guest's listeners with their processes, and detects which speak HTTP.
 
 mod http;
-mod owners;
-mod table;
-
-use std::{fs::File, io::Read};
+mod watch;
 
 use banger_proto::{Listener, Transport};
+use banger_sys::{ListeningSocket, SocketProtocol};
 use tokio::task::spawn_blocking;
 
-use table::Socket;
+pub(crate) use watch::watch;
 
 /// Maximum number of listeners in a report.
 const MAX_LISTENERS: usize = 1000;
-
-/// Maximum size of a kernel table to read, in bytes: about 25 000 sockets.
-const MAX_TABLE: u64 = 4 << 20;
-
-/// The kernel's socket tables and their protocols.
-const TABLES: [(&str, Transport); 4] = [
-    ("/proc/net/tcp", Transport::Tcp),
-    ("/proc/net/tcp6", Transport::Tcp),
-    ("/proc/net/udp", Transport::Udp),
-    ("/proc/net/udp6", Transport::Udp),
-];
 
 /// Returns all listeners, sorted by port.
 pub(crate) async fn ports() -> Vec<Listener> {
@@ -34,14 +21,15 @@ pub(crate) async fn ports() -> Vec<Listener> {
 }
 
 fn listeners() -> Vec<Listener> {
-    let mut sockets: Vec<(Transport, Socket)> = Vec::new();
-    for (path, protocol) in TABLES {
-        sockets.extend(table::listening(&read(path), protocol).map(|socket| (protocol, socket)));
-    }
-    sockets.sort_by_key(|(protocol, socket)| (socket.port, *protocol, socket.address));
+    let of = |protocol, transport| {
+        banger_sys::listeners(protocol).into_iter().map(move |socket| (transport, socket))
+    };
+    let tcp = of(SocketProtocol::Tcp, Transport::Tcp);
+    let mut sockets: Vec<_> = tcp.chain(of(SocketProtocol::Udp, Transport::Udp)).collect();
+    sockets.sort_by_key(|(transport, socket)| (socket.port, *transport, socket.address));
     sockets.truncate(MAX_LISTENERS);
-    let owners = owners::find(sockets.iter().map(|(_, socket)| socket.inode).collect());
-    let listener = |(protocol, socket): (Transport, Socket)| {
+    let owners = banger_sys::owners(sockets.iter().map(|(_, socket)| socket.inode).collect());
+    let listener = |(protocol, socket): (Transport, ListeningSocket)| {
         let owner = owners.get(&socket.inode);
         Listener {
             protocol,
@@ -56,11 +44,4 @@ fn listeners() -> Vec<Listener> {
     // Several sockets of one process may share a port.
     listeners.dedup();
     listeners
-}
-
-fn read(path: &str) -> String {
-    let mut bytes = Vec::new();
-    // A kernel without IPv6 has no such table.
-    let _ = File::open(path).map(|file| file.take(MAX_TABLE).read_to_end(&mut bytes));
-    String::from_utf8_lossy(&bytes).into_owned()
 }

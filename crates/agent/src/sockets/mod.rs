@@ -2,9 +2,11 @@
 
 mod bind;
 mod connect;
+mod datagrams;
 mod names;
 mod pending;
 mod privileges;
+mod refuse;
 mod splice;
 
 use std::{io, rc::Rc, time::Duration};
@@ -16,7 +18,10 @@ use tokio::{
     time::sleep,
 };
 
+pub(crate) use datagrams::datagrams;
 pub(crate) use pending::PendingConnections;
+
+use refuse::refuse;
 
 use crate::{
     accept::accept_next,
@@ -107,10 +112,4 @@ async fn report_connections(
             pending.discard(id);
         });
     }
-}
-
-async fn refuse(failure: Failure, mut outgoing: Outgoing) {
-    // The host may have closed the connection.
-    let _ = outgoing.send_message(&Reply::from(failure)).await;
-    outgoing.finish().await;
 }

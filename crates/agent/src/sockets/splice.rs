@@ -1,7 +1,8 @@
 //! Joins a socket in the guest with a connection to the host: in frames, with the windows of an exec.
 
-use banger_proto::{Frame, Reply, Stream};
-use bytes::Bytes;
+use std::io;
+
+use banger_proto::{Frame, HEADER_LEN, Reply, STDIN_WINDOW, Stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
@@ -10,14 +11,17 @@ use tokio::{
 use crate::stream::Socket;
 use crate::{
     connection::{Incoming, Outgoing},
-    window::{QueueReceiver, QueueSender, queue, send_reply},
+    window::{QueueReceiver, QueueSender, queue},
 };
 
-/// Maximum data in a frame, in bytes.
-const MAX_CHUNK: usize = 64 << 10;
+/// Maximum data in a frame, in bytes. A system call costs more than many bytes in a guest without KVM.
+const MAX_CHUNK: usize = 256 << 10;
 
-/// Maximum number of frames queued for a slow host; beyond it, the socket's peer has to wait.
-const MAX_WAITING_FRAMES: usize = 4;
+/// Bytes that are acknowledged at once while more are waiting.
+const ACKNOWLEDGED_AT_ONCE: usize = STDIN_WINDOW / 4;
+
+/// Maximum number of acknowledgements that wait to be sent.
+const MAX_WAITING: usize = 4;
 
 /// Forwards data until both directions have ended, or the host disconnects.
 pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Outgoing) {
@@ -25,19 +29,13 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
         return;
     }
     let (read, write) = tokio::io::split(socket);
-    let (frames, mut waiting) = mpsc::channel(MAX_WAITING_FRAMES);
+    let (to_host, acknowledgements) = mpsc::channel(MAX_WAITING);
     let (to_socket, queued) = queue();
-    let (from, to) = (forward_from_socket(read, frames.clone()), forward_to_socket(write, queued, frames));
-    let sending = async move {
-        while let Some(frame) = waiting.recv().await {
-            outgoing.send(&frame).await?;
-        }
-        std::io::Result::Ok(outgoing)
-    };
-    let both_directions = async { tokio::join!(from, to, sending).2 };
+    let to = forward_to_socket(write, queued, to_host);
+    let from = send(read, acknowledgements, &mut outgoing);
     tokio::select! {
-        sent = both_directions => {
-            if let Ok(mut outgoing) = sent {
+        sent = async { tokio::join!(from, to).0 } => {
+            if sent.is_ok() {
                 // The host may have closed the connection.
                 let _ = outgoing.send_message(&Reply::Closed).await;
                 outgoing.finish().await;
@@ -56,33 +54,55 @@ async fn receive(mut incoming: Incoming, to_socket: QueueSender) {
     }
 }
 
-/// Sends all data from the socket, then its end.
-async fn forward_from_socket(mut socket: impl AsyncRead + Unpin, frames: mpsc::Sender<Frame>) {
-    let mut buffer = vec![0; MAX_CHUNK];
-    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
-        let chunk = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
-        if frames.send(Frame::Data(Stream::Stdout, chunk)).await.is_err() {
-            return;
+/// Sends all data from the socket and its end, and acknowledgements until there are no more.
+async fn send(
+    mut socket: impl AsyncRead + Unpin,
+    mut acknowledgements: mpsc::Receiver<Reply>,
+    outgoing: &mut Outgoing,
+) -> io::Result<()> {
+    let mut frame = vec![0; HEADER_LEN + MAX_CHUNK];
+    let (mut ended, mut acknowledged) = (false, false);
+    while !(ended && acknowledged) {
+        tokio::select! {
+            reply = acknowledgements.recv(), if !acknowledged => match reply {
+                Some(reply) => outgoing.send_message(&reply).await?,
+                None => acknowledged = true,
+            },
+            read = socket.read(frame.get_mut(HEADER_LEN..).unwrap_or_default()), if !ended => match read {
+                Ok(count @ 1..) => {
+                    let frame = frame.get_mut(..HEADER_LEN + count).unwrap_or_default();
+                    outgoing.send_in_place(Stream::Stdout, frame).await?;
+                }
+                // A broken socket has ended, too.
+                Ok(0) | Err(_) => {
+                    outgoing.send(&Frame::end(Stream::Stdout)).await?;
+                    ended = true;
+                }
+            },
         }
     }
-    // The host may have closed the connection.
-    let _ = frames.send(Frame::end(Stream::Stdout)).await;
+    Ok(())
 }
 
 /// Writes the host's data to the socket, until the data ends or a write fails.
 async fn forward_to_socket(
     mut socket: impl AsyncWrite + Unpin,
     mut queued: QueueReceiver,
-    frames: mpsc::Sender<Frame>,
+    to_host: mpsc::Sender<Reply>,
 ) {
+    let mut written = 0;
     while let Some(bytes) = queued.next().await {
         if bytes.is_empty() {
             // The socket may be broken.
             let _ = socket.shutdown().await;
             return;
         }
-        if socket.write_all(&bytes).await.is_err()
-            || !send_reply(&frames, &queued.acknowledge(bytes.len())).await
+        if socket.write_all(&bytes).await.is_err() {
+            return;
+        }
+        written += bytes.len();
+        if (queued.is_empty() || written >= ACKNOWLEDGED_AT_ONCE)
+            && to_host.send(queued.acknowledge(std::mem::take(&mut written))).await.is_err()
         {
             return;
         }

@@ -2,7 +2,7 @@
 
 use super::{
     AutoStop, CatalogUrl, ConfigEntry, FileSync, HostResources, Key, Origin, Project, ProjectPolicy,
-    RegistryHost, Scope, Setting,
+    ProxyPort, RegistryHost, Scope, Setting,
     value::{RawValue, Value, within},
 };
 use crate::{Defaults, Egress, ImageName, Limits, Name, NetworkKind, Period, Size, Vmm};
@@ -141,6 +141,8 @@ keys! {
     stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS_INTERVAL);
     /// Idle time after which a running VM is stopped
     auto_stop_stale_after: AutoStop, Host, None, default(|_| AutoStop::Off);
+    /// Port of the reverse proxy for http://PORT.VM.localhost, or off
+    proxy: ProxyPort, Host, None, default(|_| ProxyPort::new(Defaults::PROXY_PORT));
 
     [ssh]
     /// Start a stopped VM when ssh connects to it

@@ -1,6 +1,6 @@
 //! Types of configuration values, and their parsing.
 
-use std::{borrow::Cow, fmt, ops::RangeInclusive, str::FromStr};
+use std::{borrow::Cow, fmt, num::NonZero, ops::RangeInclusive, str::FromStr};
 
 use crate::{Egress, ImageName, InvalidPeriod, Name, NetworkKind, Period, Size, Vmm};
 
@@ -76,6 +76,7 @@ values! {
     Egress: String | Strings, "\"open\", \"public\", \"none\", or a list of destinations such as [\"pypi.org\", \"10.0.0.5:5432\"]";
     NetworkKind: String, "\"user\" or \"none\"";
     AutoStop: String | Integer, "a duration such as \"2h\", or \"off\"";
+    ProxyPort: String | Integer, "a port such as 7788, or \"off\"";
 }
 
 impl Value for u32 {
@@ -133,6 +134,55 @@ impl fmt::Display for AutoStop {
         match self {
             Self::Off => f.pad("off"),
             Self::After(period) => period.fmt(f),
+        }
+    }
+}
+
+/// Port of the reverse proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyPort {
+    /// There is no proxy.
+    Off,
+    /// This port of loopback.
+    Port(NonZero<u16>),
+}
+
+/// Error for a text that is not a [`ProxyPort`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a port, 1 to 65535, nor off")]
+pub struct InvalidProxyPort(String);
+
+impl ProxyPort {
+    /// Returns the port; 0 is `off`.
+    pub(crate) fn new(port: u16) -> Self {
+        NonZero::new(port).map_or(Self::Off, Self::Port)
+    }
+
+    /// Returns the port, unless the proxy is off.
+    pub fn port(self) -> Option<u16> {
+        match self {
+            Self::Off => None,
+            Self::Port(port) => Some(port.get()),
+        }
+    }
+}
+
+impl FromStr for ProxyPort {
+    type Err = InvalidProxyPort;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::Port).map_err(|_| InvalidProxyPort(text.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for ProxyPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.pad("off"),
+            Self::Port(port) => port.fmt(f),
         }
     }
 }

@@ -41,6 +41,10 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         SetVmm { vmm: Vmm::Qemu, in_software: true },
         SetVmm { vmm: Vmm::Qemu, in_software: false },
         TryWhenLessBusy,
+        PublishElsewhere,
+        UnpublishPort { vm: "web".to_owned(), port: 8080 },
+        ShowPublished,
+        ListPorts,
         RestoreDisk,
     ];
     let image = [
@@ -94,6 +98,7 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
             host: "alpha".to_owned(),
             lock: PathBuf::from("/home/ada/.local/state/banger/store.lock"),
         },
+        SetProxyPort,
         RunDoctor,
         Unknown,
     ];

@@ -17,8 +17,10 @@ use crate::{
         image::bundle::BundleResult,
         ssh_config::SshConfigInfo,
         vm::{
+            open::Opened,
             ping::Pong,
             ports::Port,
+            publish::Published,
             workspace::{pull::Ref, selection::Plan},
         },
     },
@@ -76,6 +78,11 @@ fn add_vms(out: &mut Outputs) {
         "created_at": "2026-11-29T18:04:11Z", "started_at": "2026-11-29T18:04:12Z",
         "last_used_at": "2026-11-29T18:09:40Z", "last_error": null, "vmm": "qemu", "accel": "kvm",
         "ran_with": { "vmm": "qemu", "accel": "kvm" }, "network": "user mode", "pid": 41_873,
+        "published": [{
+            "address": null, "host": 8080, "guest": 80, "protocol": "tcp", "automatic": false, "open": true,
+            "error": null,
+        }],
+        "publish_all": false,
         "console": "/home/ada/.local/state/banger/vms/3f2a9c5d1b7e8046/console.log",
     });
     out.add::<Vec<Vm>>("banger ps", json!([vm]));
@@ -101,7 +108,18 @@ fn add_vms(out: &mut Outputs) {
         "banger vm ports",
         json!([{
             "vm": "box", "protocol": "tcp", "address": "0.0.0.0", "port": 3000, "pid": 412, "process": "node",
-            "http": true, "endpoint": null, "url": null,
+            "http": true, "endpoint": "127.0.0.1:3000", "url": "http://127.0.0.1:3000/",
+        }]),
+    );
+    out.add::<Opened>(
+        "banger vm open",
+        json!({ "vm": "box", "port": 3000, "url": "http://3000.box.localhost:7788/" }),
+    );
+    out.add::<Vec<Published>>(
+        "banger vm publish",
+        json!([{
+            "vm": "box", "address": null, "host": 8080, "guest": 80, "protocol": "tcp", "automatic": false,
+            "open": true, "error": null, "endpoint": "127.0.0.1:8080",
         }]),
     );
     out.add::<Vec<Pong>>("banger vm ping", json!([{ "number": 1, "round_trip_ms": 0.412 }]));
@@ -227,7 +245,7 @@ fn add_host(out: &mut Outputs) {
             "socket": "/home/ada/.local/state/banger/run/bangerd.sock",
             "state_dir": "/home/ada/.local/state/banger",
             "log": "/home/ada/.local/state/banger/bangerd.log", "vmm": "qemu 7.2.22 with KVM",
-            "kvm": "a guest ran",
+            "kvm": "a guest ran", "proxy": { "port": 7788, "error": null },
         }),
     );
     out.add::<Vec<Operation>>(

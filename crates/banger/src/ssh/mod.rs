@@ -17,6 +17,4 @@ mod users_config;
 
 pub(crate) use files::{SUFFIX, SshFiles};
 pub(crate) use proxy::{Proxy, ensure_running};
-pub(crate) use relay::join_directions;
-pub(crate) use shared::MAX_CHANNELS;
 pub(crate) use users_config::{Edit, edit, is_installed};

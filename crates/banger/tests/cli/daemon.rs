@@ -138,6 +138,8 @@ fn vm(root: &Path, name: &str, id: u8) -> Vm {
         accel: None,
         ran_with: None,
         network: None,
+        published: Vec::new(),
+        publish_all: false,
         pid: None,
         console: root.join("console").display().to_string(),
     }

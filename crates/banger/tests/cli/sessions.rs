@@ -1,6 +1,6 @@
 //! Signals in a session and after it, to a question, and where a second signal follows.
 
-use std::{fs, net::TcpListener};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -45,7 +45,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("a_question_ends_at_once", a_question_ends_at_once),
         ("a_question_about_files_ends_at_once", a_question_about_files_ends_at_once),
         ("a_table_that_is_updated_ends_at_once", a_table_that_is_updated_ends_at_once),
-        ("forwarded_ports_are_closed_with_the_session", forwarded_ports_are_closed_with_the_session),
         ("reading_a_script_from_standard_input_ends_at_once", reading_a_script_ends_at_once),
         ("copying_from_standard_input_ends", copying_from_standard_input_ends),
         ("a_session_whose_output_is_not_read_ends", a_session_whose_output_is_not_read_ends),
@@ -264,21 +263,6 @@ fn a_table_that_is_updated_ends_at_once(signal: Signal) -> Result<()> {
     }
     let status = terminal.wait()?.code();
     ensure!(status == Some(128 + signal.as_raw()), "{status:?}");
-    Ok(())
-}
-
-fn forwarded_ports_are_closed_with_the_session(signal: Signal) -> Result<()> {
-    let host = Host::new(&[])?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let forward = format!("{port}:{port}");
-    let arguments = ["vm", "run", "--rm", "--name", "new", "-p", &forward, "--", "sh", "-c", ANSWERS];
-    let mut running = host.start(&arguments)?;
-    running.wait_for_stderr(&format!("port {port} of VM new is at 127.0.0.1:"))?;
-    running.wait_for_stdout("ready")?;
-    running.signal(signal)?;
-    running.finish()?.code(9)?;
-    ensure!(!host.has_vm("new")?, "the VM exists");
-    TcpListener::bind(("127.0.0.1", port)).context("the port is still open")?;
     Ok(())
 }
 

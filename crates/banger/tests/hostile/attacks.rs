@@ -1,7 +1,6 @@
 //! Known attacks, each by the name of the promise that it tried to break.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -10,7 +9,7 @@ use banger_hostile::{
     Action, Case, Client, Command, Conversation, ExportTo, Harness, Item, Listed, Step, frame, greeting,
     listing, reply, stream,
 };
-use banger_proto::{Endpoint, ExitStatus, FailureKind, Frame, Listener, Reply, Stream, Transport};
+use banger_proto::{ExitStatus, FailureKind, Frame, Listener, Reply, Stream, Transport};
 use libtest_mimic::{Failed, Trial};
 use rustix::process::Signal;
 
@@ -44,7 +43,7 @@ pub(crate) struct Attacker {
 
 pub(crate) fn trials() -> Vec<Trial> {
     #[rustfmt::skip]
-    let attacks: [(&str, Test); 19] = [
+    let attacks: [(&str, Test); 18] = [
         ("a_copy_cannot_choose_its_host_name", a_copy_cannot_choose_its_host_name),
         ("a_copy_cannot_add_to_another_directory", a_copy_cannot_add_to_another_directory),
         ("a_copied_link_is_not_followed_by_the_next_copy", a_copied_link_is_not_followed),
@@ -61,7 +60,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("lists_of_git_cannot_fill_memory", lists_of_git_cannot_fill_memory),
         ("a_file_that_was_not_requested_is_not_stored", a_file_that_was_not_requested),
         ("endless_output_is_not_kept", endless_output_is_not_kept),
-        ("a_forwarded_connection_is_not_kept_in_memory", a_forwarded_connection_is_not_kept),
         ("a_silent_guest_is_given_up", a_silent_guest_is_given_up),
         ("a_signal_ends_every_command", a_signal_ends_every_command),
     ];
@@ -359,31 +357,6 @@ fn endless_output_is_not_kept(to: &Attacker) -> Result<(), Failed> {
     let data = started("", vec![Action::SendRepeatedly(data_frame(vec![b'x'; 1 << 20]), 32 << 20), exited()]);
     to.check(vec![Step::new(Command::Exec { silent: false }, vec![data.clone()])])?;
     to.check(vec![Step::new(Command::Print { source: "a" }, vec![data])])
-}
-
-fn a_forwarded_connection_is_not_kept(to: &Attacker) -> Result<(), Failed> {
-    let connected = Action::Send(reply(&Reply::Connected));
-    let data = |total| Action::SendRepeatedly(data_frame(vec![b'x'; 64 << 10]), total);
-    let unexpected = Action::Send(reply(&Reply::Listening { at: Endpoint::Unix { path: b"/a".to_vec() } }));
-    for (actions, arrives) in [
-        (vec![connected.clone(), data(64 << 20)], true),
-        (vec![connected, unexpected], false),
-        (vec![data(1 << 20)], false),
-    ] {
-        // Not one of those that the kernel chooses: a connection to such a port can reach itself.
-        let mut ports = 10_000..32_000;
-        let port =
-            ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).ok_or("no free port")?;
-        let session = started("true", vec![Action::ConnectOnHost(port), Action::AwaitOthers, exited()]);
-        let mut socket = vec![Action::Send(greeting("1")), Action::AwaitRequest("Connect")];
-        socket.extend(actions);
-        let step = Step::new(Command::Run { port }, vec![session, Conversation(socket)]);
-        let count = to.check_and(vec![step], None, Harness::bytes_forwarded)?;
-        if (count > 60 << 20) != arrives {
-            return Err(format!("{count} bytes have arrived").into());
-        }
-    }
-    Ok(())
 }
 
 /// Returns conversations of `command`, each with `silence` at another time. Those of programs that the client starts

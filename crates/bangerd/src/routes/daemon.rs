@@ -32,6 +32,7 @@ pub(super) async fn daemon_status(State(daemon): Shared) -> JsonResult<DaemonSta
         log: engine.dirs().daemon_log().display().to_string(),
         vmm,
         kvm,
+        proxy: daemon.proxy.clone(),
     }))
 }
 

@@ -19,8 +19,9 @@ use axum::{
 };
 use banger_api::{
     ApiError, AvailableKernel, BUILD_HEADER, Bundle, CatalogEntry, CommitVm, CreateVm, DaemonStatus,
-    DeleteVm, ErrorKind, Event, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned, Pull,
-    PullImage, ReadLog, RegisterImage, Remedy, RestartVm, SetVm, StartVm, StopVm, Vm, VmStats, WatchEvents,
+    DeleteVm, ErrorKind, Event, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned,
+    PublishPorts, Pull, PullImage, ReadLog, RegisterImage, Remedy, RestartVm, SetVm, StartVm, StopVm,
+    UnpublishPorts, Vm, VmStats, WatchEvents,
 };
 use banger_engine::with_requester;
 use serde_json::Value;
@@ -138,6 +139,16 @@ fn vms(api: Api) -> Api {
             "/v1/vms/{vm}/resume",
             vms::resume_vm,
             Doc::new("resumeVm", "Continue a paused VM").runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/publish",
+            vms::publish_ports,
+            Doc::new("publishPorts", "Publish ports of a VM on the host").body::<PublishPorts>().runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/unpublish",
+            vms::unpublish_ports,
+            Doc::new("unpublishPorts", "Stop publishing ports of a VM").body::<UnpublishPorts>().runs::<Vm>(),
         )
         .post(
             "/v1/vms/{vm}/commit",

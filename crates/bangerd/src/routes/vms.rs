@@ -8,7 +8,9 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use banger_api::{CreateVm, DeleteVm, KillVm, RestartVm, SetVm, StartVm, StopVm, Vm};
+use banger_api::{
+    CreateVm, DeleteVm, KillVm, PublishPorts, RestartVm, SetVm, StartVm, StopVm, UnpublishPorts, Vm,
+};
 use hyper_util::rt::TokioIo;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -88,6 +90,22 @@ pub(super) async fn set_vm(
     JsonBody(change): JsonBody<SetVm>,
 ) -> Result<Response, ErrorResponse> {
     Ok(event_stream(daemon.engine.vms.set(&vm, change)?))
+}
+
+pub(super) async fn publish_ports(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    JsonBody(ports): JsonBody<PublishPorts>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.publish(&vm, ports)?))
+}
+
+pub(super) async fn unpublish_ports(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    JsonBody(ports): JsonBody<UnpublishPorts>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.unpublish(&vm, ports)?))
 }
 
 pub(super) async fn delete_vm(

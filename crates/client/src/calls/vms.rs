@@ -1,6 +1,8 @@
 //! VMs.
 
-use banger_api::{ApiError, CreateVm, KillVm, RestartVm, SetVm, StartVm, StopVm, Vm};
+use banger_api::{
+    ApiError, CreateVm, KillVm, PublishPorts, RestartVm, SetVm, StartVm, StopVm, UnpublishPorts, Vm,
+};
 use hyper::Method;
 
 use super::Client;
@@ -97,6 +99,22 @@ impl Client {
     /// Returns an error if there is no such VM, or the change is not possible.
     pub async fn set_vm(&self, reference: &str, change: SetVm) -> Result<Events, ApiError> {
         self.follow(Method::PATCH, &vm_path(reference), || json_body(&change)).await
+    }
+
+    /// Publishes ports of a VM; the result is a [`Vm`].
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub async fn publish(&self, reference: &str, ports: &PublishPorts) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/publish", vm_path(reference)), || json_body(ports)).await
+    }
+
+    /// Stops publishing ports of a VM; the result is a [`Vm`].
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub async fn unpublish(&self, reference: &str, ports: &UnpublishPorts) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/unpublish", vm_path(reference)), || json_body(ports)).await
     }
 
     /// Deletes a VM, with `force` even while it runs, starts or stops; the operation has no result.

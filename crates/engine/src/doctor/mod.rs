@@ -10,6 +10,7 @@ mod files;
 mod finding;
 mod network;
 mod platform;
+mod proxy;
 mod store;
 mod vmm;
 
@@ -54,6 +55,7 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     checks.push(into_check("memory", capacity::memory(&config)));
     checks.push(into_check("disk space", capacity::space(dirs)));
     checks.push(overlay(dirs));
+    checks.push(into_check("reverse proxy", proxy::port(&config)));
     let catalog = CatalogFiles::new(dirs);
     checks.extend(catalog.check());
     // A broken file was reported above; then the built-in catalog is used.

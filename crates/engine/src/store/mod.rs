@@ -81,6 +81,10 @@ const MIGRATIONS: &[&str] = &["
     ALTER TABLE vms ADD COLUMN egress TEXT NOT NULL DEFAULT 'open';
     UPDATE vms SET egress = 'none' WHERE nat = 0;
     ALTER TABLE vms DROP COLUMN nat;
+", "
+    ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
+", "
+    ALTER TABLE vms ADD COLUMN publish_all INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use banger_api::{
-    Accel, Egress, EventKind, Id, LastRun, Named, NetworkKind, SetVm, Size, VmName, VmState, Vmm,
+    Accel, Egress, EventKind, Id, LastRun, Named, NetworkKind, Publish, SetVm, Size, VmName, VmState, Vmm,
     visible_lines,
 };
 use banger_proto::UNPRIVILEGED_AGENT_PORT;
@@ -51,6 +51,10 @@ pub(crate) struct VmRecord {
     pub(crate) ran_with: Option<LastRun>,
     pub(crate) network_kind: NetworkKind,
     pub(crate) egress: Egress,
+    /// The ports to publish while it runs.
+    pub(crate) published: Vec<Publish>,
+    /// True if it also publishes each port on which something in the guest listens.
+    pub(crate) publish_all: bool,
     pub(crate) rm: bool,
     pub(crate) cid: u32,
     /// True once a client knows of the VM. Else the next daemon deletes it.
@@ -126,6 +130,8 @@ pub(crate) struct NewVm {
     pub(crate) vmm: Option<Vmm>,
     pub(crate) network_kind: NetworkKind,
     pub(crate) egress: Egress,
+    pub(crate) published: Vec<Publish>,
+    pub(crate) publish_all: bool,
     pub(crate) rm: bool,
     pub(crate) created_at: Timestamp,
     /// The directory of its disks, which does not exist yet.
@@ -153,8 +159,8 @@ impl Store {
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
-                disk_size, vmm, network_kind, egress, rm, cid, created_at)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                disk_size, vmm, network_kind, egress, rm, cid, created_at, published, publish_all)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
             let values = params![
                 vm.id.as_str(),
                 vm.name.as_str(),
@@ -171,6 +177,8 @@ impl Store {
                 vm.rm,
                 cid,
                 vm.created_at.to_string(),
+                to_json("published", &vm.published)?,
+                vm.publish_all,
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
             journal::insert(transaction, &vm.id, Scope::Vm, &Resource::Directory { path: vm.dir.clone() })?;
@@ -252,6 +260,16 @@ impl Store {
         let update = "UPDATE vms SET handle = json_set(handle, '$.network', ?) WHERE id = ? AND handle IS NOT NULL RETURNING name";
         self.write_and_publish(Step::VmSet, |transaction| {
             let name = returned_name(transaction, update, params![network, id.as_str()])?;
+            Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
+        })
+    }
+
+    /// Records the ports that a VM publishes.
+    pub(crate) fn set_vm_published(&self, id: &Id, ports: &[Publish], all: bool) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET published = ?, publish_all = ? WHERE id = ? RETURNING name";
+        let values = params![to_json("published", &ports)?, all, id.as_str()];
+        self.write_and_publish(Step::VmPublish, |transaction| {
+            let name = returned_name(transaction, update, values)?;
             Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
         })
     }
@@ -340,6 +358,8 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         ran_with: has_run.then(|| json(row, "ran_with")).transpose()?,
         network_kind: parsed(row, "network_kind")?,
         egress: parsed(row, "egress")?,
+        published: json(row, "published")?,
+        publish_all: row.get("publish_all")?,
         rm: row.get("rm")?,
         cid: row.get("cid")?,
         acknowledged: row.get("acknowledged")?,
@@ -374,6 +394,8 @@ impl VmRecord {
             ran_with: None,
             network_kind: NetworkKind::User,
             egress: Egress::Open,
+            published: Vec::new(),
+            publish_all: false,
             rm: false,
             cid: 3,
             acknowledged: true,

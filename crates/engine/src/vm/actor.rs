@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, Egress, ErrorKind, GuestSettings, Id, KillSignal, Remedy, SetVm, SubjectKind, VmName,
+    ApiError, CommitVm, Egress, ErrorKind, GuestSettings, Id, KillSignal, PublishPorts, Remedy, SetVm,
+    SubjectKind, UnpublishPorts, VmName,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use super::{
     policy::{Decision, Refusal, Request, Work, decide},
     preflight,
     process::{ProcessExit, VmProcesses},
+    publish,
     services::Services,
     start, stop, verify,
 };
@@ -40,6 +42,8 @@ pub(crate) enum Change {
     Resume,
     Set(SetVm),
     SetEgress(Egress),
+    Publish(PublishPorts),
+    Unpublish(UnpublishPorts),
     Delete {
         force: bool,
     },
@@ -69,6 +73,7 @@ impl ActorRequest {
             Self::Change(Change::Resume, _) => Request::Resume,
             Self::Change(Change::Set(_), _) => Request::Set,
             Self::Change(Change::SetEgress(_), _) => Request::SetEgress,
+            Self::Change(Change::Publish(_) | Change::Unpublish(_), _) => Request::Publish,
             Self::Change(Change::Delete { force }, _) => Request::Delete { force: *force },
             Self::Commit(..) => Request::Commit,
             Self::Verify(_) => Request::Verify,
@@ -197,12 +202,17 @@ impl Actor {
                     Change::SetEgress(egress) => {
                         queue.run(change::set_egress(services, record, &context, egress)).await
                     }
+                    Change::Publish(request) => {
+                        queue.run(publish::publish(services, record, &context, request)).await
+                    }
+                    Change::Unpublish(request) => publish::unpublish(services, record, &request),
                     Change::Delete { .. } => queue.run(stop::delete(services, id, processes)).await,
                 };
                 let is_deleted = is_deletion && result.is_ok();
                 if is_deleted {
                     services.sessions.forget(id);
                 }
+                publish::sync(services, id, &context).await;
                 send(answer, result);
                 is_deleted
             }
@@ -242,6 +252,7 @@ impl Actor {
         if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.processes, exit).await {
             tracing::error!(vm = %self.id, %error, "cannot record the end of the VM");
         }
+        publish::close(&self.services, &self.id);
     }
 }
 
@@ -257,6 +268,7 @@ async fn restart(
     if processes.vmm.is_some() {
         preflight::before_restart(services, record).await?;
         stop::stop(services, record, context, processes, grace).await?;
+        publish::close(services, &record.id);
         context.check()?;
     }
     start::start(services, record, context, processes, guest_settings).await

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     actor::{Actor, ActorRequest, Answer, Change, Message},
     process::VmProcesses,
+    publish,
     services::Services,
 };
 use crate::{error::EngineError, operation::Context, store::ImageRecord};
@@ -30,8 +31,13 @@ impl Actors {
 
     /// Starts an actor for VM `id`, with the VM's live processes.
     pub(crate) fn add(self: &Arc<Self>, id: &Id, processes: VmProcesses) {
+        let runs = processes.vmm.is_some();
         let (actor, sender) = Actor::new(self.services.clone(), id.clone(), processes);
         self.lock().insert(id.clone(), sender);
+        if runs {
+            // Before the daemon answers its first request.
+            publish::open_adopted(&self.services, id);
+        }
         let (actors, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             actor.run().await;

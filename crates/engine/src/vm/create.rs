@@ -7,7 +7,9 @@ use banger_api::{
 };
 use jiff::Timestamp;
 
-use super::{actor::Change, hardware::check_hardware, names, preflight, process::VmProcesses, vms::Vms};
+use super::{
+    actor::Change, hardware::check_hardware, names, preflight, process::VmProcesses, publish, vms::Vms,
+};
 use crate::{
     error::EngineError,
     files::{sync, sync_tree},
@@ -56,13 +58,24 @@ impl Vms {
         {
             return Err(name_in_use(name).into());
         }
+        let id = random_id();
+        let (ports, flexible) = publish::requested(&request);
+        // Held until the VM runs, or this function returns.
+        let (_reservation, ports) = if request.no_start {
+            (None, [ports, flexible].concat())
+        } else {
+            let reserved = services.ports.reserve(&id, request.name.as_ref(), &ports, &flexible)?;
+            (Some(reserved.0), reserved.1)
+        };
+        request.publish = ports;
         let image = request.image.as_deref().unwrap_or(defaults.image_name());
         let image =
             services.images.find_or_fetch(image, std::mem::take(&mut request.credentials), context).await?;
         let kernel = request.kernel.as_deref().unwrap_or(defaults.kernel_name(image.kernel.as_deref()));
         let kernel = services.kernels.find_or_fetch(kernel, context).await?;
         context.check()?;
-        let id = self.reserve(&request, &image, &kernel)?;
+        self.reserve(&id, &request, &image, &kernel)?;
+        publish::warn_of_public(context, &request.publish).await;
         self.actors.add(&id, VmProcesses::default());
         if !request.no_start {
             let guest_settings = std::mem::take(&mut request.personal);
@@ -110,17 +123,18 @@ impl Vms {
         error
     }
 
+    /// Reserves the VM's name, and writes its row.
     fn reserve(
         &self,
+        id: &Id,
         request: &CreateVm,
         image: &ImageRecord,
         kernel: &KernelRecord,
-    ) -> Result<Id, EngineError> {
+    ) -> Result<(), EngineError> {
         let defaults = self.services.config.current()?;
-        let id = random_id();
         let mut vm = NewVm {
-            dir: VmDir::new(&self.services.dirs, &id).path().to_owned(),
-            id,
+            dir: VmDir::new(&self.services.dirs, id).path().to_owned(),
+            id: id.clone(),
             name: generated_name()?,
             image_id: image.id.clone(),
             kernel_id: kernel.id.clone(),
@@ -134,28 +148,29 @@ impl Vms {
             vmm: request.vmm,
             network_kind: request.network_kind.unwrap_or_else(|| defaults.kind()),
             egress: request.egress.clone().unwrap_or_else(|| defaults.egress()),
+            published: request.publish.clone(),
+            publish_all: request.publish_all,
             rm: request.rm,
             created_at: Timestamp::now(),
         };
         if let Some(name) = &request.name {
             vm.name = name.clone();
             return match self.services.store.insert_vm(&vm) {
-                Ok(()) => Ok(vm.id),
+                Ok(()) => Ok(()),
                 Err(StoreError::NameTaken(_)) => Err(name_in_use(name).into()),
                 Err(error) => Err(error.into()),
             };
         }
         for _ in 1..MAX_NAME_ATTEMPTS {
             match self.services.store.insert_vm(&vm) {
-                Ok(()) => return Ok(vm.id),
+                Ok(()) => return Ok(()),
                 Err(StoreError::NameTaken(_)) => vm.name = generated_name()?,
                 Err(error) => return Err(error.into()),
             }
         }
         // Most generated names are taken; the id never is.
         vm.name = format!("vm-{}", vm.id).parse().map_err(internal)?;
-        self.services.store.insert_vm(&vm)?;
-        Ok(vm.id)
+        Ok(self.services.store.insert_vm(&vm)?)
     }
 }
 
@@ -163,6 +178,9 @@ impl Vms {
 fn check(request: &CreateVm) -> Result<(), ApiError> {
     let disks = [("a work disk", request.disk_size), ("a system overlay", request.system_overlay_size)];
     check_hardware(request.vcpu, request.memory, disks)?;
+    let (ports, flexible) = publish::requested(request);
+    publish::check(&ports)?;
+    publish::check_count(ports.len() + flexible.len())?;
     let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
     if request.rm && request.detach {
         return invalid("rm and detach cannot be used together: a detached VM has no session");

@@ -26,7 +26,6 @@ mod change;
 mod commit;
 mod console;
 mod create;
-mod guest;
 mod hardware;
 mod idle;
 mod logs;
@@ -37,6 +36,7 @@ mod pause;
 mod policy;
 mod preflight;
 mod process;
+mod publish;
 mod revert;
 mod sampling;
 mod services;
@@ -47,6 +47,8 @@ mod stop;
 mod timezone;
 mod verify;
 mod vms;
+
+use crate::guest;
 
 pub(crate) use actors::Actors;
 pub(crate) use idle::stop_idle;

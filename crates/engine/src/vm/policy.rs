@@ -15,6 +15,8 @@ pub(super) enum Request {
     Set,
     /// Change the egress policy, which applies at once.
     SetEgress,
+    /// Publish ports, or stop publishing them.
+    Publish,
     /// Create an image from its disks.
     Commit,
     /// Compare it with its store record.
@@ -30,7 +32,7 @@ pub(super) enum Work {
     Start,
     Stop,
     Restart,
-    /// Short work: kill, pause, resume, set, or verify.
+    /// Short work: kill, pause, resume, set, publish, or verify.
     Short,
     Commit,
     Delete,
@@ -48,6 +50,7 @@ impl Work {
             | Request::Resume
             | Request::Set
             | Request::SetEgress
+            | Request::Publish
             | Request::Verify => Self::Short,
             Request::Commit => Self::Commit,
             Request::Delete { .. } => Self::Delete,
@@ -121,10 +124,8 @@ fn decide_busy(work: Work, request: Request) -> Decision {
         | (Work::Commit, Request::Delete { force: true }) => Interrupt,
         (Work::Commit, Request::Delete { force: false }) => Refuse(Refusal::Busy(work)),
         (Work::Short | Work::Commit, _)
-        | (
-            Work::Start | Work::Restart,
-            Request::Start | Request::Pause | Request::Resume | Request::SetEgress,
-        )
+        | (Work::Start | Work::Restart | Work::Stop, Request::Publish | Request::SetEgress)
+        | (Work::Start | Work::Restart, Request::Start | Request::Pause | Request::Resume)
         | (Work::Stop, Request::Start | Request::Stop | Request::Restart | Request::Commit) => Wait,
         _ => Refuse(Refusal::Busy(work)),
     }
@@ -159,6 +160,7 @@ mod tests {
             Request::Resume,
             Request::Set,
             Request::SetEgress,
+            Request::Publish,
             Request::Commit,
             Request::Verify,
             Request::Delete { force: false },
@@ -236,6 +238,7 @@ mod tests {
                 | Request::Resume
                 | Request::Set
                 | Request::SetEgress
+                | Request::Publish
                 | Request::Verify => Work::Short,
             };
             self.state = match work {
@@ -259,6 +262,7 @@ mod tests {
                 | Request::Resume
                 | Request::Set
                 | Request::SetEgress
+                | Request::Publish
                 | Request::Commit
                 | Request::Verify => self.state,
                 Request::Delete { .. } => {

@@ -10,6 +10,7 @@ use crate::{
     image::Images,
     kernel::{Initrds, Kernels},
     layout::VmDir,
+    ports::Ports,
     programs::Programs,
     sessions::Sessions,
     store::{Store, VmRecord},
@@ -29,6 +30,7 @@ pub(crate) struct Services {
     pub(crate) initrds: Arc<Initrds>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) network_warning: NetworkWarning,
+    pub(crate) ports: Arc<Ports>,
 }
 
 impl Services {

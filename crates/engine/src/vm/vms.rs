@@ -3,8 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, EventKind, Id, KillVm, Limits, OperationKind, Remedy, RestartVm, SetVm,
-    StartVm, StopVm, SubjectKind, Vm, VmState, VmStats, resolve,
+    ApiError, CommitVm, ErrorKind, EventKind, Id, KillVm, Limits, OperationKind, PublishPorts, Remedy,
+    RestartVm, SetVm, StartVm, StopVm, SubjectKind, UnpublishPorts, Vm, VmState, VmStats, resolve,
 };
 use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestStream;
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::EngineError,
     operation::{Context, Events, OnDisconnect, Operations},
+    ports::GuestPort,
     resource::Resource,
     sessions::Session,
     store::{USER_NETWORK, VmRecord},
@@ -194,6 +195,22 @@ impl Vms {
         self.change(OperationKind::VmSet, reference, change)
     }
 
+    /// Publishes ports of a VM on the host, now if it runs, and at each start.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub fn publish(self: &Arc<Self>, reference: &str, ports: PublishPorts) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmPublish, reference, Change::Publish(ports))
+    }
+
+    /// Stops publishing ports of a VM.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub fn unpublish(self: &Arc<Self>, reference: &str, ports: UnpublishPorts) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmUnpublish, reference, Change::Unpublish(ports))
+    }
+
     fn change(
         self: &Arc<Self>,
         kind: OperationKind,
@@ -287,6 +304,20 @@ impl Vms {
         Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
     }
 
+    /// Connects to a TCP port of a running VM's guest. The VM is in use as long as the connection is open.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM, it does not run, or nothing listens on the port.
+    pub async fn connect_port(&self, reference: &str, port: u16) -> Result<GuestPort, ApiError> {
+        let record = self.services.find_vm(reference)?;
+        let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
+            let message = format!("VM {} is {}", record.name, record.state);
+            return Err(ApiError::new(ErrorKind::NotRunning, message).about(SubjectKind::Vm, &record.name));
+        };
+        let session = self.services.sessions.open_port(&record.id);
+        Ok(GuestPort::connect(&handle, port, session).await?)
+    }
+
     /// Returns whether process `pid` belongs to a VM: its VMM or a helper. They never use the API, unless a guest has
     /// taken one over.
     ///
@@ -303,7 +334,9 @@ impl Vms {
     fn describe(&self, record: VmRecord) -> Vm {
         let handle = record.handle.as_ref();
         let last_used_at = self.services.sessions.last_used_at(&record.id);
+        let published = self.services.ports.describe(&record);
         Vm {
+            published,
             vmm: handle.map(|handle| handle.vmm),
             accel: handle.map(|handle| handle.accel),
             ran_with: record.ran_with,
@@ -321,6 +354,7 @@ impl Vms {
             disk_size: record.disk_size,
             network_kind: record.network_kind,
             egress: record.egress,
+            publish_all: record.publish_all,
             rm: record.rm,
             created_at: record.created_at,
             started_at: record.started_at,

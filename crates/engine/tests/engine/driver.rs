@@ -7,8 +7,8 @@ use std::{fs::File, io::Write, path::PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use banger_api::{
     ApiError, CommitVm, CreateVm, Dirs, ErrorKind, Event, EventKind, ImageName, KillVm, NameImage,
-    OperationEvent, PullImage, RegisterImage, RestartVm, SetVm, Size, StartVm, StopVm, Vm, VmState, Vmm,
-    WatchEvents,
+    OperationEvent, PortSelector, Publish, PublishPorts, PullImage, RegisterImage, RestartVm, SetVm, Size,
+    StartVm, StopVm, UnpublishPorts, Vm, VmState, Vmm, WatchEvents,
 };
 use banger_engine::{ByteStream, Engine, Events, Programs, StoreLock, Tar};
 use banger_proto::{
@@ -45,6 +45,10 @@ pub(crate) enum Command {
     SetVm {
         name: String,
         disk_size: Size,
+    },
+    PublishPort {
+        vm: String,
+        port: Publish,
     },
     DeleteVm(String),
     /// Runs a program in the guest and returns its output.
@@ -151,6 +155,14 @@ pub(crate) fn resume(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
 
 pub(crate) fn delete(engine: &Engine, vm: &str, force: bool) -> Result<Events, ApiError> {
     engine.vms.delete(vm, force)
+}
+
+pub(crate) fn publish(engine: &Engine, vm: &str, ports: &[Publish]) -> Result<Events, ApiError> {
+    engine.vms.publish(vm, PublishPorts { ports: ports.to_vec(), all: false })
+}
+
+pub(crate) fn unpublish(engine: &Engine, vm: &str, ports: &[PortSelector]) -> Result<Events, ApiError> {
+    engine.vms.unpublish(vm, UnpublishPorts { ports: ports.to_vec(), all: ports.is_empty() })
 }
 
 pub(crate) fn cancel(engine: &Engine, operation: &str) -> Result<(), ApiError> {
@@ -261,6 +273,7 @@ pub(crate) async fn execute(engine: &Engine, command: Command) -> Result<Value, 
         C::SetVm { name, disk_size } => {
             result_of(engine.vms.set(&name, SetVm { disk_size: Some(disk_size), ..SetVm::default() })).await
         }
+        C::PublishPort { vm, port } => result_of(publish(engine, &vm, &[port])).await,
         C::DeleteVm(vm) => result_of(delete(engine, &vm, true)).await,
         C::Exec { vm, argv } => {
             let argv: Vec<_> = argv.iter().map(String::as_str).collect();

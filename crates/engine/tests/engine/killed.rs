@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_api::{ApiError, ErrorKind, Size, Vmm};
+use banger_api::{ApiError, ErrorKind, PortProtocol, Publish, Size, Vmm};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::{
     consistency::{boots, check_file_system},
     driver::Command,
     host::{Host, KilledRun, VMMS},
+    ports::port_to,
     registry::{Image, Registry},
     say, trial,
     vmm::faults::{Fault, Phase},
@@ -87,6 +88,7 @@ const VMS: &[Case] = &[
     case("vm_pause", Before::Running, Effect::Keeps, |_| Command::PauseVm(owned("box"))),
     case("vm_resume", Before::Paused, Effect::Keeps, |_| Command::ResumeVm(owned("box"))),
     case("vm_set", Before::Stopped, Effect::Keeps, |_| Command::SetVm { name: owned("box"), disk_size: Size::mib(128) }),
+    case("vm_publish", Before::Running, Effect::Keeps, |_| Command::PublishPort { vm: owned("box"), port: port_to(80).unwrap_or(PORT) }),
     // For the daemon, `vm workspace` and `vm cp` are the same: a session with the guest.
     case("vm_exec", Before::Running, Effect::Keeps, |_| Command::Exec { vm: owned("box"), argv: vec![owned("true")] }),
     case("vm_delete", Before::Running, Effect::Removes, |_| Command::DeleteVm(owned("box"))),
@@ -114,6 +116,9 @@ const IMAGES: &[Case] = &[
     case("kernel_import", Before::NoMore, Effect::Creates, |stage| stage.import_kernel()),
     case("kernel_delete", Before::More, Effect::Removes, |_| Command::DeleteKernel(owned("more"))),
 ];
+
+/// A port that is published if no free one is found.
+const PORT: Publish = Publish { address: None, host: 9_999, guest: 80, protocol: PortProtocol::Tcp };
 
 fn owned(name: &str) -> String {
     name.to_owned()

@@ -15,6 +15,7 @@ mod host;
 mod http;
 mod killed;
 mod life;
+mod ports;
 mod power_loss;
 mod processes;
 mod registry;
@@ -117,6 +118,7 @@ fn tests() -> ExitCode {
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
     let trials = [
         life::trials(),
+        ports::trials(),
         processes::trials(),
         catalogs::trials(),
         power_loss::trials(),

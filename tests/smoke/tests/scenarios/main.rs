@@ -13,6 +13,7 @@ mod killed;
 mod lifecycle;
 mod manual;
 mod network;
+mod ports;
 mod project;
 mod registry;
 mod sessions;

@@ -25,7 +25,7 @@ const UNTIL_CTRL_C: &[(&str, Ready)] = &[
 const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask try", "everything it does was done before the scenarios start"),
     ("man banger-vm-run", "needs a pager; a unit test reads the pages"),
-    ("banger vm run -p 3000 . -- npm run dev", "needs npm; scenarios of projects forward ports"),
+    ("banger vm run -p 3000 . -- npm run dev", "needs npm; scenarios of ports publish them"),
     ("docker export container", "needs Docker; other scenarios import from standard input"),
     ("banger kernel pull debian-cloud", "downloads a package; the template's kernel was pulled with it"),
     ("banger kernel import", "needs other kernels; scenarios of kernels import packages and files"),

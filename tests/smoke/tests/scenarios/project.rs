@@ -1,16 +1,12 @@
 //! Projects: a repository declares what its VM has.
 
-use std::{
-    fs,
-    io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use banger_smoke::{Host, Running, Terminal, scenario, until};
 use serde_json::{Value, json};
+
+use crate::ports::{ANSWERS, exchange, free_port};
 
 const SMALL: &[&str] = &["vm", "run", "--vcpu", "1", "--memory", "256M", "--disk-size", "256M"];
 
@@ -191,8 +187,7 @@ fn project_file_sync_needs_the_users_permission() -> Result<()> {
 fn ports_of_a_repository_need_the_users_permission() -> Result<()> {
     let host = Host::tiny()?;
     // Free just now, and unlikely to be taken during the scenario.
-    let free = || -> Result<u16> { Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port()) };
-    let (port, other) = (free()?, free()?);
+    let (port, other) = (free_port()?, free_port()?);
     let container = json!({ "forwardPorts": [port, other] }).to_string();
     let root = repository(&host, &[(".devcontainer.json", &container)])?;
     let path = root.to_str().context("path")?;
@@ -243,7 +238,7 @@ fn invalid_project_settings_are_reported_before_a_vm_is_created() -> Result<()> 
     host.banger(&["vm", "run", "--rm", path, "--", "true"])?
         .fails(125, &["banger.toml: unknown key workspace.prots on line 2: did you mean ports?"])?;
     host.banger(&["vm", "workspace", "prepare", "box", path, "--dry-run"])?.fails(1, &["on line 2"])?;
-    host.banger(&["vm", "run", "-p", "0", "--", "true"])?.fails(2, &["\"0\" is not a port"])?;
+    host.banger(&["vm", "run", "-p", "0", "--", "true"])?.fails(2, &["\"0\" in \"0\" is not a port"])?;
     fs::create_dir_all(host.path("config/banger"))?;
     fs::write(host.path("config/banger/config.toml"), "[workspace]\nsetup = []\n")?;
     host.banger(&["vm", "run", "--rm", "--", "true"])?
@@ -265,14 +260,12 @@ fn dev_container_commands_run_once_in_the_background() -> Result<()> {
     let path = root.to_str().context("path")?;
     let planned = host.banger(&["vm", "run", path, "--dry-run"])?;
     planned.fails(0, &["initializeCommand: a repository's commands never run on the host"])?;
-    // Free just now, and unlikely to be taken during the scenario.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let forward = format!("{port}:localhost:7000");
+    let port = free_port()?;
     let created =
         host.banger(&[SMALL, &["-d", "--name", "box", "-p", &format!("{port}:7000"), path]].concat())?;
     let expected = [
         "4 setup commands in box (log: /var/log/banger-tools.log)",
-        &format!("`banger vm ssh box -N -L {forward}`"),
+        &format!("port 7000 of VM box is at 127.0.0.1:{port}"),
     ];
     created.fails(0, &expected)?;
     let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", script]);
@@ -281,95 +274,13 @@ fn dev_container_commands_run_once_in_the_background() -> Result<()> {
     })?;
     let log = "create\na\nb $(id)\nstart /root/repo\n";
     assert_eq!(in_guest("cat log")?, log);
-    // Forwarded with ssh, as the message said, to a server that a setup command has left running.
-    let forwarding = host.start(&["vm", "ssh", "box", "-N", "-L", &forward])?;
+    // A server that a setup command has left running.
     until(
         "the port answers",
         || Ok(exchange(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")),
     )?;
-    forwarding.signal(rustix::process::Signal::TERM)?;
-    forwarding.finish(b"")?;
     host.ok(&["vm", "restart", "box"])?;
     assert_eq!(in_guest("cat log")?, log);
     host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
-    host.nothing_left()
-}
-
-/// Answers each client, once it stops sending, with the bytes that it has sent.
-const ANSWERS: &str = r#"
-    use IO::Socket;
-    my $listener = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7000, Listen => 200) or die;
-    $| = 1;
-    print "listening\n";
-    while (my $caller = $listener->accept) {
-        my $all = "";
-        while (sysread $caller, my $part, 65536) { $all .= $part }
-        print $caller length($all), " bytes, $all";
-        close $caller;
-    }
-"#;
-
-/// Sends bytes to a local port and returns the answer.
-fn exchange(port: u16, sent: &[u8]) -> Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.write_all(sent)?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-#[scenario(Here, LabMore)]
-fn a_port_is_forwarded_until_the_session_ends() -> Result<()> {
-    let host = Host::new()?;
-    let occupied = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let ports = format!("{}:7000", occupied.local_addr()?.port());
-    let args =
-        [SMALL, &["--rm", "--name", "box", "-p", &ports, "-p", "7003", "--", "perl", "-e", ANSWERS]].concat();
-    let mut session = host.start(&args)?;
-    session.wait_for_stderr("on the host is in use)\n")?;
-    session.wait_for_stderr("port 7003 of VM box is at 127.0.0.1:")?;
-    session.wait_for_stdout("listening")?;
-    let stderr = session.stderr().to_owned();
-    let port = |guest_port: &str| -> Result<u16> {
-        let rest =
-            stderr.split(&format!("port {guest_port} of VM box is at 127.0.0.1:")).nth(1).context("port")?;
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        Ok(digits.parse()?)
-    };
-    let at = port("7000")?;
-    // More than any buffer on the way, and many connections in parallel.
-    let large = "x".repeat(3 << 20);
-    ensure!(
-        exchange(at, large.as_bytes())? == format!("3145728 bytes, {large}"),
-        "the received data differs"
-    );
-    let answers: Vec<_> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..20)
-            .map(|number| scope.spawn(move || exchange(at, format!("{number}!").as_bytes())))
-            .collect();
-        clients.into_iter().map(|client| client.join().unwrap()).collect()
-    });
-    for (number, answer) in answers.into_iter().enumerate() {
-        let sent = format!("{number}!");
-        assert_eq!(answer?, format!("{} bytes, {sent}", sent.len()));
-    }
-    // If nothing listens in the guest, the connection is closed, and the session prints nothing about it.
-    let mut unanswered = TcpStream::connect((Ipv4Addr::LOCALHOST, port("7003")?))?;
-    let result = unanswered.read(&mut [0]);
-    ensure!(
-        matches!(&result, Ok(0))
-            || matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset),
-        "{result:?}"
-    );
-    // The port is closed with the session.
-    session.signal(rustix::process::Signal::TERM)?;
-    let finished = session.finish(b"")?;
-    ensure!(finished.stderr.lines().count() == stderr.lines().count(), "{}", finished.stderr);
-    finished.code(143)?;
-    assert_eq!(
-        TcpStream::connect((Ipv4Addr::LOCALHOST, at)).unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
     host.nothing_left()
 }

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::{DaemonStatus, Size};
+use banger_api::{DaemonStatus, ProxyStatus, Size};
 use banger_client::Client;
 
 use crate::{
@@ -28,6 +28,14 @@ impl Status {
     }
 }
 
+fn proxy(status: &DaemonStatus) -> String {
+    match &status.proxy {
+        None => "off".to_owned(),
+        Some(ProxyStatus { port, error: None }) => format!("http://PORT.VM.localhost:{port}/"),
+        Some(ProxyStatus { error: Some(error), .. }) => format!("not available: {error}"),
+    }
+}
+
 fn table(status: &DaemonStatus) -> Table {
     Table::from_fields([
         ("version", status.version.clone()),
@@ -38,6 +46,7 @@ fn table(status: &DaemonStatus) -> Table {
         ("operations", status.operations.to_string()),
         ("VMM", status.vmm.clone()),
         ("KVM", status.kvm.clone()),
+        ("proxy", proxy(status)),
         ("socket", status.socket.clone()),
         ("state", status.state_dir.clone()),
         ("log", status.log.clone()),

@@ -10,10 +10,12 @@ mod health;
 mod kill;
 pub(super) mod list;
 mod logs;
+pub(crate) mod open;
 mod pause;
 pub(crate) mod ping;
 pub(crate) mod ports;
 mod prune;
+pub(crate) mod publish;
 mod restart;
 mod resume;
 pub(super) mod run;
@@ -24,6 +26,7 @@ mod ssh;
 mod start;
 mod stats;
 mod stop;
+mod unpublish;
 pub(crate) mod workspace;
 
 use std::process::ExitCode;
@@ -51,6 +54,9 @@ pub(crate) enum VmCommand {
     Exec(exec::ExecArgs),
     Cp(cp::Cp),
     Ports(ports::Ports),
+    Open(open::Open),
+    Publish(publish::PublishCommand),
+    Unpublish(unpublish::Unpublish),
     Ping(ping::Ping),
     Health(health::Health),
     Logs(logs::Logs),
@@ -82,6 +88,9 @@ impl VmCommand {
             Self::Exec(command) => command.run(ui).await,
             Self::Cp(command) => command.run(ui).await,
             Self::Ports(command) => command.run(ui).await,
+            Self::Open(command) => command.run(ui).await,
+            Self::Publish(command) => command.run(ui).await,
+            Self::Unpublish(command) => command.run(ui).await,
             Self::Ping(command) => command.run(ui).await,
             Self::Health(command) => command.run(ui).await,
             Self::Logs(command) => command.run(ui).await,

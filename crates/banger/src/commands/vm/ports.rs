@@ -1,6 +1,9 @@
-use std::{net::IpAddr, process::ExitCode};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+};
 
-use banger_api::{Vm, VmName};
+use banger_api::{PublishedPort, Vm, VmName};
 use banger_client::Client;
 use banger_proto::{Listener, Transport};
 use schemars::JsonSchema;
@@ -14,7 +17,7 @@ use crate::{
 
 /// List listening ports of running VMs, and which of them speak HTTP
 ///
-/// The guest reports them, with the names of its processes.
+/// The guest reports them, with the names of its processes. ENDPOINT is where a port is published, or a URL for it.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm ports box
@@ -46,18 +49,19 @@ pub(crate) struct Port {
     process: Option<String>,
     /// Whether it speaks HTTP.
     http: bool,
-    /// Address at which the host reaches it, if it does.
+    /// Address on the host at which it is published, if it is.
     endpoint: Option<String>,
-    /// The same as a URL, if it speaks HTTP.
+    /// URL at which the host's browser shows it, if it speaks HTTP: where it is published, else at the reverse proxy.
     url: Option<String>,
 }
 
 impl Ports {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
+        let proxy = proxy_port(&client).await?;
         let results = gather(&client, &self.vms, async |vm| {
             let listeners = banger_client::ports(&client, vm.name.as_str()).await;
-            Ok(listeners?.into_iter().map(|listener| Port::new(vm, listener)).collect::<Vec<_>>())
+            Ok(listeners?.into_iter().map(|listener| Port::new(vm, listener, proxy)).collect::<Vec<_>>())
         })
         .await?;
         let (mut ports, mut errors) = (Vec::new(), Vec::new());
@@ -75,18 +79,48 @@ impl Ports {
 }
 
 impl Port {
-    fn new(vm: &Vm, listener: Listener) -> Self {
+    fn new(vm: &Vm, listener: Listener, proxy: Option<u16>) -> Self {
         let Listener { protocol, address, port, pid, process, http } = listener;
-        let endpoint = host_name(vm, address).map(|host| format!("{host}:{port}"));
-        let url = endpoint.as_ref().filter(|_| http).map(|endpoint| format!("http://{endpoint}"));
+        let is_reachable = is_reachable(address);
+        let endpoint =
+            published(vm, protocol, port).filter(|_| is_reachable).map(|endpoint| endpoint.to_string());
+        let proxied = || proxy.filter(|_| is_reachable).map(|proxy| proxy_url(&vm.name, port, proxy));
+        let url = endpoint.as_ref().map(|endpoint| format!("http://{endpoint}/")).or_else(proxied);
+        let url = url.filter(|_| http);
         Self { vm: vm.name.clone(), protocol, address, port, pid, process, http, endpoint, url }
     }
 }
 
-/// Returns the host name at which the host reaches a listener at `address` in `vm`. No VM has a network from the host
-/// into the guest; for a VM with such a network, the name is `NAME.vm`, except for the guest's loopback addresses.
-fn host_name(_vm: &Vm, _address: IpAddr) -> Option<String> {
-    None
+/// Returns whether the agent reaches a listener at `address` on the guest's loopback.
+pub(super) fn is_reachable(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified()
+}
+
+/// Returns the address of the host at which a port of `vm` is published.
+fn published(vm: &Vm, protocol: Transport, guest: u16) -> Option<SocketAddr> {
+    let has = |port: &&PublishedPort| {
+        port.open && port.guest == guest && port.protocol.as_str() == protocol_name(protocol)
+    };
+    let port = vm.published.iter().find(has)?;
+    let endpoint = port.publish().endpoint();
+    // This host reaches a listener on all addresses at loopback.
+    let address = match endpoint.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    Some(SocketAddr::new(address, endpoint.port()))
+}
+
+/// Returns the port of the daemon's reverse proxy, if that listens.
+async fn proxy_port(client: &Client) -> Result<Option<u16>, CommandError> {
+    let proxy = client.daemon_status().await?.and_then(|status| status.proxy);
+    Ok(proxy.filter(|proxy| proxy.error.is_none()).map(|proxy| proxy.port))
+}
+
+/// Returns the address of a VM's port at the reverse proxy.
+pub(super) fn proxy_url(vm: &VmName, port: u16, proxy: u16) -> String {
+    format!("http://{port}.{vm}.localhost:{proxy}/")
 }
 
 fn protocol_name(protocol: Transport) -> &'static str {
@@ -128,13 +162,13 @@ mod tests {
             pid: Some(7),
             process: Some("py\x1bthon\n3".to_owned()),
             http,
-            endpoint: http.then(|| "box.vm:80".to_owned()),
+            endpoint: http.then(|| "127.0.0.1:80".to_owned()),
             url: None,
         };
         insta::assert_snapshot!(table(&[port(22, false), port(80, true)]), @r"
         VM    PROTOCOL   ADDRESS   PORT   PROCESS      PID   SERVICE   ENDPOINT
         box   tcp        0.0.0.0   22     py^[thon 3   7
-        box   tcp        0.0.0.0   80     py^[thon 3   7     http      box.vm:80
+        box   tcp        0.0.0.0   80     py^[thon 3   7     http      127.0.0.1:80
         ");
     }
 }

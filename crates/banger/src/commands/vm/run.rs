@@ -1,7 +1,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use banger_api::{
-    ApiError, Config, CreateVm, Forward, Vm,
+    ApiError, Config, CreateVm, Vm,
     config::{FileSync, PROJECT_FILE},
 };
 use banger_client::{Client, Events};
@@ -11,6 +11,7 @@ use banger_workspace::LockedRecords;
 use super::{
     entry,
     hardware::Hardware,
+    publish::{PublishArgs, from_plan, print_published},
     workspace::selection::{PreparedContent, Selection},
 };
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
     config, consent,
     error::CommandError,
     file_sync,
-    forward::Forwards,
     operation::watch,
     session::{self, GuestCommand, SessionEnd},
     signals::{self, Cancellable},
@@ -46,12 +46,13 @@ use crate::{
 ///
 /// Once the repository is in the VM, banger installs the tools that it requires and runs the setup commands of its
 /// banger.toml, or else of its dev container: once, in the background, with a log in the VM.
-/// It asks you before it opens ports of this host that the repository requests.
+/// It asks you before it publishes ports that the repository requests.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm run .
   banger vm run --rm . -- make test
   banger vm run -p 3000 . -- npm run dev
+  banger vm run -P . -- make serve
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
   banger vm run --rm --image alpine:3.20 -- cat /etc/os-release
@@ -77,9 +78,8 @@ pub(crate) struct Run {
     /// Set environment variables from a file, one NAME=VALUE per line; --env overrides them
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Forward this port of the VM to 127.0.0.1 on the host during the session
-    #[arg(short, long, value_name = "[HOST:]GUEST")]
-    port: Vec<Forward>,
+    #[command(flatten)]
+    publish: PublishArgs,
     /// Wait for the repository's tools and setup commands before running the command
     #[arg(long, requires = "path", conflicts_with = "no_tools")]
     wait_tools: bool,
@@ -132,10 +132,10 @@ impl Run {
             files.extend(consent::permitted_files(&config, &client.dirs().state, ui)?);
         }
         let mut plan = prepared.as_ref().map(|prepared| prepared.tools.clone()).unwrap_or_default();
-        // In the background, nothing is opened.
-        if let Some(prepared) = prepared.as_ref().filter(|_| !self.detach) {
+        if let Some(prepared) = &prepared {
             let (root, state) = (prepared.root(), &client.dirs().state);
-            plan.ports = consent::permitted_ports(&config, root, &plan.ports, &self.port, state, ui)?;
+            plan.ports =
+                consent::permitted_ports(&config, root, &plan.ports, &self.publish.publish, state, ui)?;
         }
         // Notes about other files may be meant for other programs; this file is banger's own.
         let own_notes = plan.notes.iter().filter(|note| note.location.file == PROJECT_FILE);
@@ -144,12 +144,17 @@ impl Run {
         let rm = self.rm && (prepared.is_none() || self.discard);
         let request_start = now_ns();
         let hardware = self.hardware.request(&config, &client, ui).await;
-        let request = CreateVm { rm, detach: self.detach, ..hardware };
+        let publish_or_other = from_plan(&plan);
+        let publish = self.publish.publish.clone();
+        let publish_all = self.publish.publish_all;
+        let request =
+            CreateVm { rm, detach: self.detach, publish, publish_or_other, publish_all, ..hardware };
         let mut phase = signals::cancellable();
         let mut events = phase.run(client.run_vm(&request)).await??;
         timing.record("connect to bangerd", request_start);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
+        print_published(ui, &vm);
         let remains = self.remains(&vm, rm);
         phase.set_last_words(&remains);
         let running = RunningVm { client: &client, workspaces: &workspaces, ui, vm: &vm, phase: &phase };
@@ -192,19 +197,16 @@ impl Run {
             let job = Job { plan: &plan, dir, env: &variables, wait: self.wait_tools };
             tools::run_job(client, ui, vm, job).await?;
         }
-        let ports = self.ports(&plan);
         if self.detach {
-            print_port_hints(ui, vm, &ports);
             ui.line(&vm.name)?;
             return Ok(None);
         }
-        let forwards = Forwards::listen(client, ui, vm, &ports).await;
         let project_env = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
         let env = project_env.chain(variables).collect();
         let start = now_ns();
         let guest_command = phase.run(self.guest_command(client, vm)).await??;
         let session = session::run(client, vm.id.as_str(), GuestCommand { env, ..guest_command });
-        let end = forwards.serve_during(session).await?;
+        let end = session.await?;
         timing.record("session", start);
         Ok(Some(end))
     }
@@ -292,18 +294,6 @@ impl Run {
         timing.record("send the repository", start);
         Ok(())
     }
-
-    /// Returns the ports that `plan` and the flags request, without duplicates.
-    fn ports(&self, plan: &Plan) -> Vec<Forward> {
-        let mut ports = Vec::new();
-        let planned = plan.ports.iter().map(|port| Forward { host: port.host, guest: port.guest });
-        for port in planned.chain(self.port.iter().copied()) {
-            if !ports.contains(&port) {
-                ports.push(port);
-            }
-        }
-        ports
-    }
 }
 
 /// A VM in which a command runs.
@@ -326,14 +316,4 @@ impl RunningVm<'_> {
         workspaces.delete_records(vm, records);
         Ok(())
     }
-}
-
-/// Prints how to forward `ports` of a VM that runs without a session.
-fn print_port_hints(ui: &Ui, vm: &Vm, ports: &[Forward]) {
-    if ports.is_empty() {
-        return;
-    }
-    let options: String =
-        ports.iter().map(|port| format!(" -L {}:localhost:{}", port.host, port.guest)).collect();
-    ui.note(format_args!("forward its ports to this host with `banger vm ssh {} -N{options}`", vm.name));
 }

@@ -3,6 +3,7 @@ use std::process::ExitCode;
 use banger_api::Vm;
 use banger_client::Client;
 
+use super::publish::state;
 use crate::{
     commands::reference::reference,
     error::CommandError,
@@ -55,6 +56,16 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("console", vm.console.clone()),
         ("last error", why),
     ]);
+    if vm.publish_all {
+        table.row(["published:".to_owned(), "each TCP port on which something listens".to_owned()]);
+    }
+    for port in &vm.published {
+        let (at, state) = (port.publish().endpoint(), state(port));
+        table.row([
+            "published:".to_owned(),
+            format!("port {}/{} at {at}, {state}", port.guest, port.protocol.as_str()),
+        ]);
+    }
     // The other lines are the guest's.
     for line in last_error {
         table.row(["its console:".to_owned(), line.to_owned()]);

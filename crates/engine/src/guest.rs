@@ -25,7 +25,7 @@ const MAX_PROBLEM: usize = 300;
 const INSPECT_GENERATION: u32 = 2;
 
 /// Asks the guest of a running VM for its load, memory and network use. Returns `None` if its agent is too old.
-pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
+pub(crate) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
     let (mut agent, greeting) =
         Agent::handshake(banger_vmm::connect(&handle.guest, handle.agent_port).await?).await?;
     if greeting.generation < INSPECT_GENERATION {
@@ -38,33 +38,66 @@ pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, Engin
 }
 
 /// Returns the error for a reply that does not answer the request. The reply's content may be of any length.
-pub(super) fn unexpected(reply: &Reply) -> EngineError {
+pub(crate) fn unexpected(reply: &Reply) -> EngineError {
     protocol_error(&format_args!("unexpected reply {:?}", reply.name()))
 }
 
 /// A connection to the agent.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     stream: GuestStream,
     decoder: Decoder,
 }
 
 impl Agent {
     /// Receives the greeting on a new connection.
-    pub(super) async fn handshake(stream: GuestStream) -> Result<(Self, Greeting), EngineError> {
+    pub(crate) async fn handshake(stream: GuestStream) -> Result<(Self, Greeting), EngineError> {
         let mut agent = Self { stream, decoder: Decoder::default() };
         let greeting = agent.receive().await?.parse_within(MAX_GREETING);
         Ok((agent, greeting.map_err(|error| protocol_error(&error))?))
     }
 
+    /// Sends a request on a new connection without waiting for the greeting, to save time. Returns the reply.
+    pub(crate) async fn ask(
+        stream: GuestStream,
+        request: &Request,
+    ) -> Result<(Self, Greeting, Reply), EngineError> {
+        let mut agent = Self { stream, decoder: Decoder::default() };
+        agent.send(request).await?;
+        let greeting = agent.receive().await?.parse_within(MAX_GREETING);
+        let greeting = greeting.map_err(|error| protocol_error(&error))?;
+        let reply = agent.reply().await?;
+        Ok((agent, greeting, reply))
+    }
+
+    /// Returns the stream, and the bytes that were received after the last message.
+    pub(crate) fn into_parts(mut self) -> (GuestStream, BytesMut) {
+        let rest = self.decoder.buffer().split();
+        (self.stream, rest)
+    }
+
     /// Sends a request and waits for the reply.
-    pub(super) async fn request(&mut self, request: &Request) -> Result<Reply, EngineError> {
+    pub(crate) async fn request(&mut self, request: &Request) -> Result<Reply, EngineError> {
+        self.send(request).await?;
+        self.reply().await
+    }
+
+    /// Waits for a further reply, for as long as it takes.
+    pub(crate) async fn next_reply(&mut self) -> Result<Reply, EngineError> {
+        let reply = self.receive_at_any_time().await?.parse_within(MAX_REPLY);
+        reply.map_err(|error| protocol_error(&error))
+    }
+
+    async fn send(&mut self, request: &Request) -> Result<(), EngineError> {
         let mut bytes = BytesMut::new();
         Frame::control(request).map_err(|error| protocol_error(&error))?.encode(&mut bytes);
         timeout(REPLY_TIMEOUT, self.stream.write_all(&bytes))
             .await
             .map_err(|_| timeout_error())?
-            .map_err(|error| connection_error(&error))?;
+            .map_err(|error| connection_error(&error))
+    }
+
+    async fn reply(&mut self) -> Result<Reply, EngineError> {
         let reply = self.receive().await?.parse_within(MAX_REPLY);
         match reply.map_err(|error| protocol_error(&error))? {
             Reply::Failed { message, .. } => {
@@ -75,24 +108,19 @@ impl Agent {
     }
 
     async fn receive(&mut self) -> Result<Frame, EngineError> {
-        timeout(REPLY_TIMEOUT, async {
-            loop {
-                if let Some(frame) = self.decoder.next_frame().map_err(|error| protocol_error(&error))? {
-                    return Ok(frame);
-                }
-                if self
-                    .stream
-                    .read_buf(self.decoder.buffer())
-                    .await
-                    .map_err(|error| connection_error(&error))?
-                    == 0
-                {
-                    return Err(connection_error(&std::io::ErrorKind::UnexpectedEof.into()));
-                }
+        timeout(REPLY_TIMEOUT, self.receive_at_any_time()).await.map_err(|_| timeout_error())?
+    }
+
+    async fn receive_at_any_time(&mut self) -> Result<Frame, EngineError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(|error| protocol_error(&error))? {
+                return Ok(frame);
             }
-        })
-        .await
-        .map_err(|_| timeout_error())?
+            let received = self.stream.read_buf(self.decoder.buffer()).await;
+            if received.map_err(|error| connection_error(&error))? == 0 {
+                return Err(connection_error(&std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
     }
 }
 

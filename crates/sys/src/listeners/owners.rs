@@ -11,13 +11,15 @@ const MAX_DESCRIPTORS: usize = 200_000;
 
 /// A process that owns a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) pid: u32,
-    pub(super) name: String,
+pub struct Owner {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name, which the process itself may choose.
+    pub name: String,
 }
 
-/// Returns the owners of the sockets with these inodes, by inode.
-pub(super) fn find(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
+/// Returns the owners of the sockets with these inodes, by inode: those whose descriptors this process may read.
+pub fn owners(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
     let mut owners = HashMap::new();
     let mut remaining = MAX_DESCRIPTORS;
     for pid in pids() {

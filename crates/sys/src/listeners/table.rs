@@ -3,15 +3,24 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use banger_proto::Transport;
+/// Transport protocol of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SocketProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
 
 /// A listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) address: IpAddr,
-    pub(super) port: u16,
+pub struct ListeningSocket {
+    /// Address at which it listens; unspecified for all addresses.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
     /// Inode number, which also identifies the socket in its processes' descriptors.
-    pub(super) inode: u64,
+    pub inode: u64,
 }
 
 /// `TCP_LISTEN` of `include/net/tcp_states.h`.
@@ -20,16 +29,16 @@ const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
 
 /// Returns the listening sockets in `table`. Skips malformed lines.
-pub(super) fn listening(table: &str, protocol: Transport) -> impl Iterator<Item = Socket> {
+pub(super) fn listening(table: &str, protocol: SocketProtocol) -> impl Iterator<Item = ListeningSocket> {
     let state = match protocol {
-        Transport::Tcp => LISTEN,
-        Transport::Udp => UNCONNECTED,
+        SocketProtocol::Tcp => LISTEN,
+        SocketProtocol::Udp => UNCONNECTED,
     };
     table.lines().skip(1).filter_map(move |line| socket(line, state))
 }
 
 /// Columns: number, local address, remote address, state, queues, timer, retransmits, user, timeout, inode.
-fn socket(line: &str, expected_state: &str) -> Option<Socket> {
+fn socket(line: &str, expected_state: &str) -> Option<ListeningSocket> {
     let mut columns = line.split_ascii_whitespace();
     let local = columns.nth(1)?;
     let state = columns.nth(1)?;
@@ -38,7 +47,7 @@ fn socket(line: &str, expected_state: &str) -> Option<Socket> {
     }
     let inode = columns.nth(5)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
-    Some(Socket { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
+    Some(ListeningSocket { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
 }
 
 /// Parses words of 32 bits, each in this machine's byte order.
@@ -84,9 +93,9 @@ mod tests {
                 .map(|socket| format!("{} {} {}", socket.address, socket.port, socket.inode))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(parsed(TCP, Transport::Tcp), ["127.0.0.1 8080 12345", "0.0.0.0 80 99"]);
-        assert_eq!(parsed(TCP6, Transport::Tcp), ["::1 8080 5"]);
-        assert_eq!(parsed(UDP, Transport::Udp), ["0.0.0.0 5353 16"]);
+        assert_eq!(parsed(TCP, SocketProtocol::Tcp), ["127.0.0.1 8080 12345", "0.0.0.0 80 99"]);
+        assert_eq!(parsed(TCP6, SocketProtocol::Tcp), ["::1 8080 5"]);
+        assert_eq!(parsed(UDP, SocketProtocol::Udp), ["0.0.0.0 5353 16"]);
     }
 
     #[test]
@@ -102,7 +111,7 @@ mod tests {
             "0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 0 0 x",
             "0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 0 0 99999999999999999999999",
         ] {
-            assert_eq!(listening(&format!("heading\n{line}\n"), Transport::Tcp).count(), 0, "{line}");
+            assert_eq!(listening(&format!("heading\n{line}\n"), SocketProtocol::Tcp).count(), 0, "{line}");
         }
     }
 }
