@@ -82,7 +82,7 @@ fn configuration_values_are_shown_with_their_source() -> Result<()> {
     fs::create_dir_all(user.parent().unwrap())?;
     fs::create_dir_all(host.path("repo/.git"))?;
     fs::create_dir_all(host.path("repo/a"))?;
-    fs::write(&system, "[vm]\nvcpu = 4\ndisk_size = \"4G\"\nnat = false\n")?;
+    fs::write(&system, "[vm]\nvcpu = 4\ndisk_size = \"4G\"\n[network]\negress = \"none\"\n")?;
     fs::write(&user, "[vm]\nvcpu = 5\ndisk_size = \"5G\"\n[daemon]\nauto_stop_stale_after = \"2h\"\n")?;
     fs::write(host.path("repo/banger.toml"), "[vm]\nvcpu = 6\nmemory = \"600M\"\n")?;
     let run = |args: &[&str]| {
@@ -98,7 +98,7 @@ fn configuration_values_are_shown_with_their_source() -> Result<()> {
     assert_eq!(value_and_layer("vm.vcpu"), ["7", "environment"]);
     assert_eq!(value_and_layer("vm.memory"), ["600M", "project"]);
     assert_eq!(value_and_layer("vm.disk_size"), ["5G", "user"]);
-    assert_eq!(value_and_layer("vm.nat"), ["false", "system"]);
+    assert_eq!(value_and_layer("network.egress"), ["none", "system"]);
     assert_eq!(value_and_layer("vm.image"), ["debian-bookworm", "built in"]);
     assert_eq!(value_and_layer("daemon.auto_stop_stale_after"), ["2h", "user"]);
     let help = run(&["vm", "run", "-h"])?.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -43,7 +43,7 @@ const MAX_CHUNK: usize = 32 << 10;
 #[command(before_help = "Examples:
   banger image build golden --from debian-bookworm --run setup.sh
   echo 'apt-get update && apt-get -y install postgresql' | banger image build db --from golden --run -
-  banger image build golden --from debian-bookworm --run base.sh --run team.sh --env PROXY=http://10.0.2.2:3142")]
+  banger image build golden --from debian-bookworm --run base.sh --run team.sh --env PROXY=http://proxy.example:3142")]
 pub(crate) struct Build {
     /// Name for the image
     name: ImageName,
