@@ -9,6 +9,7 @@ mod catalog;
 mod client;
 mod config;
 mod credentials;
+mod dns;
 mod ext4;
 mod files;
 mod frames;
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("client", client::run),
     ("config", config::run),
     ("credentials", credentials::run),
+    ("dns", dns::run),
     ("ext4", ext4::run),
     ("files", files::run),
     ("frames", frames::run),

@@ -1,6 +1,6 @@
 //! The engine, which composes the services.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use banger_api::{ApiError, Dirs, EventKind, Operation, OperationState, ReadLog, WatchEvents};
 
@@ -116,7 +116,7 @@ impl Engine {
             kernels: kernels.clone(),
             initrds,
             sessions: sessions.clone(),
-            network_warning: vm::NetworkWarning::default(),
+            network_warning_shown: AtomicBool::new(false),
             ports: Arc::new(Ports::new(sessions.clone())),
         });
         let actors = Arc::new(Actors::new(services.clone()));

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_link_local_address_is_the_one_that_a_kernel_derives() {
+    fn the_link_local_address_is_what_a_kernel_derives() {
         let [a, b, c, d, e, f] = GUEST_MAC;
         let derived = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
         assert_eq!(GUEST_LINK_LOCAL, Ipv6Addr::from(derived));

@@ -10,7 +10,7 @@
 //! [`pasta`](https://passt.top) creates a user namespace and a network namespace, and turns connections that leave it
 //! into connections of an ordinary process on the host. In it, the *namespace process* ([`namespace`]) creates the tap
 //! that the VMM opens, routes between the tap and pasta, and applies the [`rules`], one text of nftables. It has the
-//! capabilities of its namespace and talks to nobody but the daemon and the gateway. The *gateway* ([`gateway`]) runs
+//! capabilities of its namespace, and accepts requests of the daemon and the gateway only. The *gateway* ([`gateway`]) runs
 //! on the host's side, without capabilities: it answers the guest's DNS requests by asking the host's resolvers, and
 //! reports the host's own addresses, which no guest reaches. Both keep running without the daemon, and end with the VM.
 //!

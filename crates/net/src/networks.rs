@@ -29,7 +29,7 @@ static REFUSED: LazyLock<Vec<Network>> = LazyLock::new(|| {
     all.split(", ").filter_map(|network| network.trim().parse().ok()).collect()
 });
 
-/// Returns whether an address is private, or one that no policy allows: a public name has none of these.
+/// Returns whether an address is private, or no policy allows it: a public name has none of these.
 pub(crate) fn is_refused(address: IpAddr) -> bool {
     REFUSED.iter().any(|network| network.contains(address))
 }

@@ -157,7 +157,7 @@ impl Pasta {
             option(forward, "none".to_owned());
         }
         if rustix::process::geteuid().is_root() {
-            // pasta would become the user nobody, and create a user namespace without need.
+            // pasta would change to another user, and create a user namespace without need.
             option("--runas", "0".to_owned());
             arguments.push("--netns-only".into());
         }

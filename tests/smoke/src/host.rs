@@ -11,8 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    internet,
-    run::{Finished, Running, until_event},
+    run::{Finished, Running, inside, until_event},
     tree,
 };
 
@@ -154,7 +153,7 @@ impl Host {
     /// Returns any program with this host's environment, not yet started.
     pub fn tool(&self, program: &str) -> Command {
         let mut command = match self.inside {
-            Some(pid) => internet::inside(pid, program),
+            Some(pid) => inside(pid, program),
             None => Command::new(program),
         };
         command.env_remove("BANGER_LOG").env("HOME", self.dir.path()).env("NO_COLOR", "1");

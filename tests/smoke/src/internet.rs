@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{Host, until};
+use crate::{
+    Host,
+    run::{inside, until},
+};
 
 /// Addresses of the internet's servers: public ones, a private one, and that of a cloud's metadata.
 const SERVERS: [&str; 7] = [
@@ -73,13 +76,6 @@ impl Drop for Namespace {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }
-}
-
-/// Returns a program that runs in the namespaces of process `pid`, not yet started.
-pub(crate) fn inside(pid: u32, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.args(["--target", &pid.to_string(), "--net", "--mount", "--", program]);
-    command
 }
 
 /// A process that is killed with this value.

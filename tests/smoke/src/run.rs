@@ -58,6 +58,13 @@ pub(crate) fn until_event(
     Ok(())
 }
 
+/// Returns a program that runs in the namespaces of process `pid`, not yet started.
+pub(crate) fn inside(pid: u32, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid.to_string(), "--net", "--mount", "--", program]);
+    command
+}
+
 /// A running command. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Running {

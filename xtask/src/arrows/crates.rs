@@ -63,6 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "banger-files",
             "banger-hostile",
             "banger-image",
+            "banger-net",
             "banger-proto",
             "banger-ssh-server",
             "banger-workspace",

@@ -15,8 +15,12 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 # vhost_vsock is for QEMU; Firecracker has its own vsock.
 modprobe -a kvm_amd tun virtio_console vhost_vsock
+# As udev does.
+chmod 0666 /dev/net/tun
 ip link set lo up
 hostname lab
+# A scenario mounts its own over it.
+touch /etc/resolv.conf
 mkdir -p /dev/virtio-ports
 for port in /sys/class/virtio-ports/*; do
     ln -s "../${port##*/}" "/dev/virtio-ports/$(cat "$port/name")"

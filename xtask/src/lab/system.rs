@@ -17,7 +17,7 @@ const DISK: &str = include_str!("disk.sh");
 const INITRD_INIT: &str = include_str!("initrd-init.sh");
 
 /// Packages in addition to Debian's minimal variant.
-const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,e2fsprogs,git,iproute2,kmod,less,openssh-client,procps,qemu-system-x86,rsync,seabios,strace,vim-tiny";
+const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,dnsmasq-base,e2fsprogs,git,iproute2,kmod,less,nftables,openssh-client,passt,procps,qemu-system-x86,rsync,seabios,strace,vim-tiny";
 
 /// Directory with the system that a lab boots.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 pub(crate) mod files;
 pub(crate) mod locale;
+mod names;
 mod network;
 pub(crate) mod sshd;
 mod timezone;
@@ -10,12 +11,13 @@ pub(crate) mod variables;
 
 use std::{fs, path::Path};
 
-use banger_proto::{Configure, FailureKind};
+use banger_proto::Configure;
 use rustix::{
     system::sethostname,
     time::{ClockId, Timespec, clock_settime},
 };
 
+use self::names::check_name;
 use crate::{console::log, failure::Failure};
 
 /// Applies `request`.
@@ -58,18 +60,4 @@ pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
         log(&format!("cannot set the locale: {error}"));
     }
     Ok(())
-}
-
-/// Checks a host name, because it is written to files that other programs parse.
-fn check_name(name: &str) -> Result<(), Failure> {
-    if is_name(name) {
-        return Ok(());
-    }
-    Err(Failure::new(FailureKind::Invalid, format!("{name:?} is not a host name")))
-}
-
-/// Returns whether `name` has the form of a host name or domain.
-fn is_name(name: &str) -> bool {
-    let fits = !name.is_empty() && name.len() <= 253;
-    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use banger_proto::{FailureKind, NetworkConfig};
 use banger_sys::netlink::{LinkChanges, Route};
 
-use super::is_name;
+use super::names::is_name;
 use crate::{console::log, failure::Failure};
 
 /// Brings up loopback and the interface in `config`, with its addresses and default routes. Programs rely on loopback

@@ -75,7 +75,7 @@ async fn forward(socket: &UdpSocket, mut incoming: Incoming, outgoing: &mut Outg
             tokio::select! {
                 frame = incoming.next() => match frame {
                     Ok(Some(Frame::Data(Stream::Stdin, bytes))) => {
-                        // As with any datagram, nobody learns that it is lost.
+                        // As with any datagram, its loss is not reported.
                         let _ = socket.try_send(&bytes);
                         Ok(())
                     }

@@ -141,7 +141,7 @@ keys! {
     stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS_INTERVAL);
     /// Idle time after which a running VM is stopped
     auto_stop_stale_after: AutoStop, Host, None, default(|_| AutoStop::Off);
-    /// Port of the reverse proxy for http://PORT.VM.localhost, or off
+    /// Port of the reverse proxy at `PORT.VM.localhost`, or off
     proxy: ProxyPort, Host, None, default(|_| ProxyPort::new(Defaults::PROXY_PORT));
 
     [ssh]

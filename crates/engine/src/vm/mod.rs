@@ -53,7 +53,6 @@ use crate::guest;
 pub(crate) use actors::Actors;
 pub(crate) use idle::stop_idle;
 pub(crate) use marker::processes_of;
-pub(crate) use network::NetworkWarning;
 pub(crate) use process::{LiveProcess, VmProcesses, adopt};
 pub(crate) use revert::revert;
 pub(crate) use sampling::sample;

@@ -1,11 +1,6 @@
 //! Starts a VM's network: pasta with the namespace process, and the gateway.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{io, os::fd::OwnedFd, process::Command, sync::atomic::Ordering};
 
 use banger_api::{Egress, NetworkKind};
 use banger_net::{
@@ -39,23 +34,12 @@ pub(super) struct VmNetwork {
     pub(super) lifeline: OwnedFd,
     /// The VMM's tap.
     pub(super) tap: Tap,
-    /// What the guest is told.
+    /// The guest's addresses and resolver.
     pub(super) guest: NetworkConfig,
     /// The sockets of its processes.
     pub(super) sockets: NetworkSockets,
     /// Its processes.
     pub(super) processes: Vec<(ProcessRole, LiveProcess)>,
-}
-
-/// Whether users know that VMs have no network on this host.
-#[derive(Debug, Default)]
-pub(crate) struct NetworkWarning(AtomicBool);
-
-impl NetworkWarning {
-    /// Returns true only the first time.
-    fn is_due(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
-    }
 }
 
 /// Creates the network of a VM that starts. Returns `None` if it has none, or this host cannot give it one: the user
@@ -72,7 +56,7 @@ pub(super) async fn start(
     let pasta = match banger_net::find() {
         Ok(pasta) => pasta,
         Err(missing) => {
-            if services.network_warning.is_due() {
+            if !services.network_warning_shown.swap(true, Ordering::Relaxed) {
                 context.warn(format!("VMs start without a network: {missing}; see banger doctor")).await;
             }
             return Ok(None);
@@ -143,13 +127,13 @@ pub(super) fn set_egress(sockets: &NetworkSockets, egress: &Egress) -> io::Resul
     gateway::set_egress(&sockets.gateway, egress)
 }
 
-/// Returns the text of a policy's rules, with a number that tells them from those before.
+/// Returns the text of a policy's rules, with a number that the rules before did not have.
 fn rules_of(egress: &Egress) -> String {
     // 0 is the mark of a connection that no rules have allowed.
     rules::rules(egress, u32::from_be_bytes(random()).max(1))
 }
 
-/// Returns what the guest is told about its network.
+/// Returns the guest's addresses and resolver.
 fn guest(ipv6: bool, mtu: u32) -> NetworkConfig {
     let v6 = AddressV6Config { address: addresses::GUEST_V6, prefix: addresses::PREFIX_V6 };
     NetworkConfig {

@@ -1,10 +1,9 @@
 //! Parts of the engine that the work on VMs uses.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use banger_api::{ApiError, Dirs, SubjectKind};
 
-use super::network::NetworkWarning;
 use crate::{
     config::ConfigFiles,
     image::Images,
@@ -29,7 +28,8 @@ pub(crate) struct Services {
     pub(crate) kernels: Arc<Kernels>,
     pub(crate) initrds: Arc<Initrds>,
     pub(crate) sessions: Arc<Sessions>,
-    pub(crate) network_warning: NetworkWarning,
+    /// True once a user was warned that VMs have no network on this host.
+    pub(crate) network_warning_shown: AtomicBool,
     pub(crate) ports: Arc<Ports>,
 }
 

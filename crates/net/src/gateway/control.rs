@@ -28,7 +28,7 @@ enum Request {
     SetEgress(Egress),
 }
 
-/// Tells the gateway whose socket is at `path` a VM's new policy, after its rules were applied. Blocks.
+/// Sends the gateway whose socket is at `path` a VM's new policy, after its rules were applied. Blocks.
 ///
 /// # Errors
 /// Returns an error if there is no gateway, or it fails.

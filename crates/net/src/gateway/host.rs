@@ -1,6 +1,6 @@
 //! The host's own addresses, which no guest reaches, and its routes, whatever the host's network does.
 
-use std::{io, net::IpAddr};
+use std::io;
 
 use banger_sys::{Watched, netlink::Route};
 use rustix::{
@@ -8,24 +8,16 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 
-use super::state::State;
+use super::state::{HostNetwork, State};
 
-/// The host's addresses and routes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct HostNetwork {
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) routes: Vec<(IpAddr, u8)>,
-}
-
-impl HostNetwork {
-    fn read(route: &mut Route) -> io::Result<Self> {
-        let (mut addresses, mut routes) = (route.addresses()?, route.destinations()?);
-        addresses.sort_unstable();
-        addresses.dedup();
-        routes.sort_unstable();
-        routes.dedup();
-        Ok(Self { addresses, routes })
-    }
+/// Returns the host's addresses and routes.
+fn read(route: &mut Route) -> io::Result<HostNetwork> {
+    let (mut addresses, mut routes) = (route.addresses()?, route.destinations()?);
+    addresses.sort_unstable();
+    addresses.dedup();
+    routes.sort_unstable();
+    routes.dedup();
+    Ok(HostNetwork { addresses, routes })
 }
 
 /// Returns whether the host has no default route. If the kernel does not say so, it has one.
@@ -37,7 +29,7 @@ pub fn is_offline() -> bool {
 /// Reports the network of the host now, and whenever it changes.
 pub(super) async fn watch(mut route: Route, changes: Watched, state: &State) -> io::Result<()> {
     loop {
-        state.set_host(HostNetwork::read(&mut route)?).await;
+        state.set_host(read(&mut route)?).await;
         changes.readable().await?.clear_ready();
         drain(&changes)?;
     }

@@ -1,6 +1,7 @@
 //! What the gateway's tasks share.
 
 use std::{
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -9,11 +10,18 @@ use banger_api::{DomainName, Egress};
 
 use super::{
     dns,
-    host::HostNetwork,
     policy::{Policy, Verdict},
     resolvers::Resolvers,
 };
 use crate::namespace::{GatewayRequest, Requests};
+
+/// The host's addresses and routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct HostNetwork {
+    pub(super) addresses: Vec<IpAddr>,
+    /// Destinations of the routes, with the lengths of their prefixes.
+    pub(super) routes: Vec<(IpAddr, u8)>,
+}
 
 /// The policy, the host's addresses and resolvers, and the connection to the namespace process.
 #[derive(Debug)]

@@ -63,7 +63,7 @@ pub enum GatewayRequest {
 pub struct Started {
     /// The namespaces, for the VMM.
     pub namespaces: Namespaces,
-    /// For the VMM to inherit, and nobody else to keep: the network ends when it is closed.
+    /// For the VMM alone to inherit: the network ends when it is closed.
     pub lifeline: OwnedFd,
     /// Sockets for the gateway.
     pub gateway: GatewaySockets,

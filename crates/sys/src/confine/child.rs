@@ -19,13 +19,22 @@ use rustix::{
 };
 use seccompiler::BpfProgram;
 
-use super::{Namespaces, policy::Limits};
+use super::policy::Limits;
 
 /// Restrictions that a program cannot lift.
 #[derive(Debug)]
 pub(super) struct Restrictions {
     pub(super) ruleset: Option<OwnedFd>,
     pub(super) filter: Option<BpfProgram>,
+}
+
+/// Namespaces for a program to run in, as descriptors of files in `/proc/PID/ns`.
+#[derive(Debug)]
+pub struct Namespaces {
+    /// The user namespace, if it is another than this process's.
+    pub user: Option<OwnedFd>,
+    /// The network namespace. It must belong to that user namespace.
+    pub network: OwnedFd,
 }
 
 /// A limit in both its forms.

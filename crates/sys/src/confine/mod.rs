@@ -19,6 +19,7 @@ mod support;
 
 use std::{io, os::fd::OwnedFd, path::Path, process::Command};
 
+pub use child::Namespaces;
 pub use policy::{Access, Confinement, Limits, PathRule, Sockets, SystemCalls};
 pub use report::Report;
 pub use support::{LANDLOCK_SCOPES, LANDLOCK_TCP, LANDLOCK_UNIX, Support};
@@ -34,15 +35,6 @@ pub fn confine(
     descriptors: Vec<OwnedFd>,
 ) -> io::Result<()> {
     confine_in(None, command, confinement, descriptors)
-}
-
-/// Namespaces for a program to run in, as descriptors of files in `/proc/PID/ns`.
-#[derive(Debug)]
-pub struct Namespaces {
-    /// The user namespace, if it is another than this process's.
-    pub user: Option<OwnedFd>,
-    /// The network namespace. It must belong to that user namespace.
-    pub network: OwnedFd,
 }
 
 /// Confines the program of `command` as [`confine`] does, in other namespaces: it keeps its user and groups, and has no
