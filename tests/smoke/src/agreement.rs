@@ -122,6 +122,11 @@ impl Host {
         // The daemon's KVM probe exits by itself, and so does the console process of a VMM that has exited.
         let agree = until("the journal lists exactly the running processes", || {
             seen = self.processes()?;
+            // pasta has started the namespace process, which ends with it.
+            seen.retain(|(pid, line)| {
+                let is_namespace = line.split(' ').nth(1) == Some("namespace");
+                !(is_namespace && parent(*pid).is_some_and(|parent| known.contains(&parent)))
+            });
             let pids = seen.iter().map(|(pid, _)| *pid).filter(|pid| *pid != daemon);
             Ok(pids.map(i64::from).collect::<BTreeSet<_>>() == known)
         });
@@ -138,6 +143,12 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Returns the parent of process `pid`.
+fn parent(pid: i32) -> Option<i64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn journal(store: &Connection) -> Result<Vec<JournalRow>> {

@@ -248,8 +248,8 @@ impl Host {
         Ok(())
     }
 
-    /// Returns the pid and command line of each process with this host's directory in its arguments, and of each
-    /// bangerd with it in its environment.
+    /// Returns the pid and command line of each process with this host's directory in its arguments, of each bangerd
+    /// with it in its environment, and of each process of a VM in it.
     pub(crate) fn processes(&self) -> Result<Vec<(i32, String)>> {
         let needle = self.dir.path().as_os_str().as_encoded_bytes();
         let has = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
@@ -262,7 +262,9 @@ impl Host {
             let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let line = read("cmdline");
             let environment = read("environ");
-            if has(&line) || (has(&environment) && contains(&line, b"bangerd")) {
+            let marker = [b"BANGER_PROCESS=", needle].concat();
+            let is_of_vm = contains(&environment, &marker);
+            if has(&line) || is_of_vm || (has(&environment) && contains(&line, b"bangerd")) {
                 processes.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
             }
         }

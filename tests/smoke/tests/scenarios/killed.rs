@@ -473,9 +473,11 @@ fn a_vm_reports_each_killed_process_and_can_start_again() -> Result<()> {
             kill(host.daemon_pid()?)?;
         }
         kill(pid)?;
-        if role == "console" {
-            // Only what the guest writes to the console from now on is lost.
+        if ["console", "pasta", "gateway"].contains(&role.as_str()) {
+            // Only what the guest writes to the console from now on is lost, or its network.
             check_data(&host)?;
+            let lost = || Ok::<_, anyhow::Error>(host.json(&["vm", "show", "box"])?["network"] != "user");
+            host.until("a lost network is reported", || Ok(role == "console" || lost()?))?;
             host.ok(&["vm", "stop", "box"])?;
         } else {
             host.until("the exit is noticed", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
