@@ -109,6 +109,11 @@ impl Policy {
         pins
     }
 
+    /// Forgets which addresses are allowed already, so that later answers allow them again.
+    pub(super) fn forget_pins(&mut self) {
+        self.pinned.clear();
+    }
+
     /// Returns the ports that the rules for a name allow; `None` is every port.
     fn ports(&self, name: &DomainName) -> Vec<Option<u16>> {
         let mut ports: Vec<_> =
@@ -171,6 +176,9 @@ mod tests {
         let both = [pin("2001:db8::1", Some(80), 600), pin("2001:db8::1", Some(443), 600)];
         assert_eq!(judge("a.crates.io", "2001:db8::1", 600), Verdict::Pass(both.to_vec()));
         assert!(!policy.allows(Some(&name("crates.io"))) && !policy.allows(None));
+        policy.forget_pins();
+        let again = policy.judge(&name("pypi.org"), &[address("203.0.113.1", 3600)], &[], now);
+        assert_eq!(again, Verdict::Pass(vec![pin("203.0.113.1", None, 3600)]));
     }
 
     #[test]

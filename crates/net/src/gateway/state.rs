@@ -61,7 +61,14 @@ impl State {
         );
         match verdict {
             Verdict::Pass(pins) if pins.is_empty() => true,
-            Verdict::Pass(pins) => self.requests.request(GatewayRequest::Pin(pins)).await,
+            Verdict::Pass(pins) => {
+                let is_done = self.requests.request(GatewayRequest::Pin(pins)).await;
+                if !is_done {
+                    // None of them is allowed, as when the set is full: the next answer tries again.
+                    self.policy().forget_pins();
+                }
+                is_done
+            }
             Verdict::Refuse => false,
         }
     }

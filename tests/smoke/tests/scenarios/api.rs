@@ -32,6 +32,8 @@ fn output(host: &Host, args: &[&str]) -> Result<Value> {
 #[scenario(Here)]
 fn json_output_matches_the_published_schemas() -> Result<()> {
     let host = Host::tiny()?;
+    // Other daemons of this machine have the default one.
+    fs::write(host.path("system.toml"), format!("[daemon]\nproxy = {}\n", crate::ports::free_port()?))?;
     let repository = host.path("repository");
     fs::create_dir(&repository)?;
     let git = |args: &[&str]| run(host.tool("git").current_dir(&repository).args(args));
@@ -52,6 +54,8 @@ fn json_output_matches_the_published_schemas() -> Result<()> {
         ("banger vm show", &["vm", "show", "box"]),
         ("banger vm stats", &["vm", "stats", "box"]),
         ("banger vm ports", &["vm", "ports", "box"]),
+        ("banger vm publish", &["vm", "publish", "box", "127.0.0.77:18000:8000"]),
+        ("banger vm open", &["vm", "open", "box", "8000"]),
         ("banger vm ping", &["vm", "ping", "box"]),
         ("banger vm health", &["vm", "health", "box"]),
         ("banger vm run --dry-run", &["vm", "run", "--dry-run", &path]),

@@ -346,6 +346,24 @@ fn the_commands_for_kernels_work() -> Result<()> {
 }
 
 #[scenario(Here)]
+fn the_commands_for_networks_work() -> Result<()> {
+    Reader::new()?.follow("docs/src/guide/network.md")
+}
+
+#[scenario(Here)]
+fn the_commands_for_ports_work() -> Result<()> {
+    let reader = Reader::new()?;
+    // Other daemons of this machine have the default one.
+    let config = fs::read_to_string(reader.host.path("system.toml"))?;
+    fs::write(
+        reader.host.path("system.toml"),
+        config + &format!("[daemon]\nproxy = {}\n", crate::ports::free_port()?),
+    )?;
+    reader.host.ok(&["daemon", "restart"])?;
+    reader.follow("docs/src/guide/ports.md")
+}
+
+#[scenario(Here)]
 fn the_configuration_examples_are_valid() -> Result<()> {
     Reader::new()?.follow("docs/src/guide/configuration.md")
 }
