@@ -61,7 +61,7 @@ fn a_guest_reaches_the_internet_and_not_the_host() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here)]
 fn policies_apply_at_once_also_to_a_running_vm() -> Result<()> {
     let internet = Internet::new()?;
     let host = host(&internet, &["--egress", "public"])?;
@@ -120,7 +120,7 @@ fn a_list_allows_names_and_not_their_neighbours() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here)]
 fn a_host_that_was_offline_needs_no_restart_of_its_vms() -> Result<()> {
     let internet = Internet::new()?;
     internet.disconnect()?;
