@@ -55,10 +55,8 @@ fn error(missing: &Missing) -> ApiError {
 /// Creates a network and deletes it. Returns the reason if that fails.
 fn create(pasta: &Pasta, bangerd: &Path) -> Result<(), String> {
     let (started, mut child) = start(pasta, bangerd).map_err(|error| error.to_string())?;
-    if started.is_err() {
-        // It may wait for more requests.
-        let _ = child.kill();
-    }
+    // It may have ended by itself; the namespace process ends with it.
+    let _ = child.kill();
     let mut output = String::new();
     if let Some(stderr) = child.stderr.take() {
         // What is no text is not shown.

@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use banger_api::{ApiError, Egress, ErrorKind, SetVm, Size};
 
 use super::{network, services::Services};
-use crate::{error::EngineError, operation::Context, store::VmRecord};
+use crate::{
+    error::EngineError,
+    operation::Context,
+    store::{USER_NETWORK, VmRecord},
+};
 
 /// Sets the hardware of the VM of `record`, effective at its next start.
 pub(super) async fn change(
@@ -33,13 +37,22 @@ pub(super) async fn set_egress(
     context: &Context,
     egress: Egress,
 ) -> Result<(), EngineError> {
-    if let Some(sockets) = record.handle.as_ref().and_then(|handle| handle.sockets.clone()) {
-        let (name, egress) = (record.name.to_string(), egress.clone());
-        let apply = move |_: &Context| {
-            let applied = network::set_egress(&sockets, &egress);
-            applied.map_err(|source| EngineError::NetworkChange { name, source })
-        };
-        context.blocking(apply).await?;
+    if let Some(handle) = &record.handle {
+        match &handle.sockets {
+            Some(sockets) if handle.network == USER_NETWORK => {
+                let (sockets, name) = (sockets.clone(), record.name.to_string());
+                let (old, new) = (record.egress.clone(), egress.clone());
+                let apply = move |_: &Context| {
+                    let applied = network::set_egress(&sockets, &old, &new);
+                    applied.map_err(|source| EngineError::NetworkChange { name, source })
+                };
+                context.blocking(apply).await?;
+            }
+            // It has none, has lost it, or an earlier build has started it.
+            _ => {
+                context.note(format!("the policy of VM {} applies from its next start on", record.name)).await
+            }
+        }
     }
     let changes = SetVm { egress: Some(egress), ..SetVm::default() };
     services.store.set_vm_hardware(&record.id, &changes)?;

@@ -121,10 +121,16 @@ async fn create(
     })
 }
 
-/// Changes the policy of a running VM: the rules first, then the names that resolve. Blocks.
-pub(super) fn set_egress(sockets: &NetworkSockets, egress: &Egress) -> io::Result<()> {
-    namespace::connect(&sockets.namespace)?.apply(rules_of(egress))?;
-    gateway::set_egress(&sockets.gateway, egress)
+/// Changes the policy of a running VM: the rules first, then the names that resolve. After a failure, the rules of
+/// `old` apply. Blocks.
+pub(super) fn set_egress(sockets: &NetworkSockets, old: &Egress, new: &Egress) -> io::Result<()> {
+    let apply = |egress| namespace::connect(&sockets.namespace)?.apply(rules_of(egress));
+    apply(new)?;
+    gateway::set_egress(&sockets.gateway, new).inspect_err(|error| {
+        if let Err(restoring) = apply(old) {
+            tracing::error!(%error, %restoring, "cannot restore the rules of a VM's network");
+        }
+    })
 }
 
 /// Returns the text of a policy's rules, with a number that the rules before did not have.
