@@ -187,6 +187,16 @@ impl Internet {
         self.machine.ip("-6 route del default")
     }
 
+    /// Hides a file of the host's: programs find an empty device in its place.
+    ///
+    /// # Errors
+    /// Returns an error if it does not exist.
+    pub fn hide(&self, path: &str) -> Result<()> {
+        let status = self.machine.command("mount").args(["--bind", "/dev/null", path]).status()?;
+        ensure!(status.success(), "cannot hide {path}");
+        Ok(())
+    }
+
     /// Gives the host a further address.
     ///
     /// # Errors

@@ -2,12 +2,17 @@
 
 use std::{
     io::{self, Read},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Stdio},
 };
 
 use banger_api::{ApiError, Check, Egress, ErrorKind, Remedy};
 use banger_net::{Missing, Pasta, namespace, rules};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+};
 
 /// Maximum length of pasta's error, in bytes.
 const MAX_ERROR: u64 = 4 << 10;
@@ -55,8 +60,10 @@ fn error(missing: &Missing) -> ApiError {
 /// Creates a network and deletes it. Returns the reason if that fails.
 fn create(pasta: &Pasta, bangerd: &Path) -> Result<(), String> {
     let (started, mut child) = start(pasta, bangerd).map_err(|error| error.to_string())?;
-    // It may have ended by itself; the namespace process ends with it.
-    let _ = child.kill();
+    // pasta, if it still runs, and the program that it has started, which may wait for it.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
     let mut output = String::new();
     if let Some(stderr) = child.stderr.take() {
         // What is no text is not shown.
@@ -74,12 +81,14 @@ fn start(pasta: &Pasta, bangerd: &Path) -> io::Result<(io::Result<()>, Child)> {
     let dir = tempfile::tempdir()?;
     let socket = dir.path().join("network.sock");
     let mut command = pasta.command(bangerd, banger_net::listen(&socket)?);
-    command.env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     // Else this process would keep the socket open.
     drop(command);
     let started = namespace::connect(&socket)
-        .and_then(|process| process.start(rules::rules(&Egress::Open, 1), 1500))
+        .and_then(|process| process.start(pidfd, rules::rules(&Egress::Open, 1), 1500))
         .map(drop);
     Ok((started, child))
 }

@@ -14,6 +14,7 @@ use banger_vmm::Tap;
 
 use super::{
     process::LiveProcess,
+    revert::revert_processes,
     spawn::{Pipes, Spawner, confine},
 };
 use crate::{
@@ -71,6 +72,7 @@ pub(super) async fn start(
         }
         // Limits of a container or a security module: a VM is useful without a network, too.
         Err(error @ EngineError::Network { .. }) => {
+            revert_processes(&services.store, &record.id, ProcessRole::Pasta).await?;
             let log = services.vm_dir(record).vmm_log();
             context.warn(format!("{error}; the VM starts without one (log: {})", log.display())).await;
             Ok(None)
@@ -100,8 +102,9 @@ async fn create(
     let pasta = spawner.spawn(ProcessRole::Pasta, command)?;
     let (socket, rules, name) =
         (sockets.namespace.clone(), rules_of(&record.egress), record.name.to_string());
+    let pidfd = pasta.pidfd()?;
     let started = context.blocking(move |_| {
-        let started = namespace::connect(&socket).and_then(|process| process.start(rules, mtu));
+        let started = namespace::connect(&socket).and_then(|process| process.start(pidfd, rules, mtu));
         started.map_err(|source| EngineError::Network { name, source })
     });
     let started = started.await?;

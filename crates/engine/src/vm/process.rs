@@ -2,7 +2,10 @@
 
 use std::{
     fmt, fs,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     task::Poll,
     time::Duration,
 };
@@ -208,6 +211,12 @@ impl LiveProcess {
             Err(_) => return ExitReason::Unknown,
         }
         self.exit_reason().ok().flatten().unwrap_or(ExitReason::Unknown)
+    }
+
+    /// Returns a copy of the process's pidfd.
+    pub(super) fn pidfd(&self) -> Result<OwnedFd, EngineError> {
+        let copy = self.pidfd.as_fd().try_clone_to_owned();
+        copy.map_err(EngineError::file("watch", format!("/proc/{}", self.pid)))
     }
 
     /// Returns the exit status, if the process has ended and the status is known.

@@ -26,6 +26,17 @@ pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), E
     first.map_or(Ok(()), Err)
 }
 
+/// Kills the processes of `vm` with this role, and those that they have started.
+pub(super) async fn revert_processes(store: &Store, vm: &Id, role: ProcessRole) -> Result<(), EngineError> {
+    for row in store.journal_of(vm, Scope::Run)? {
+        if matches!(&row.resource, Resource::Process { role: found, .. } if *found == role) {
+            release(&row.resource).await?;
+            store.delete_journal_row(&row)?;
+        }
+    }
+    Ok(())
+}
+
 /// Releases one resource. Succeeds if it is gone already.
 async fn release(resource: &Resource) -> Result<(), EngineError> {
     match resource {

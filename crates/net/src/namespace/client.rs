@@ -1,12 +1,22 @@
 //! The daemon's side of the namespace process.
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use banger_sys::confine::Namespaces;
-use rustix::fs::{fstat, stat};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{fstat, stat},
+};
 
 use super::wire::{GatewaySockets, Reply, Request, Started};
 use crate::message::{self, receive, send};
+
+/// Timeout for the network to exist: well under a second, also on a busy host.
+const REPLY_TIMEOUT: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// Connects to the process whose socket is at `path`.
 ///
@@ -21,12 +31,20 @@ pub fn connect(path: &Path) -> io::Result<Connection> {
 pub struct Connection(OwnedFd);
 
 impl Connection {
-    /// Creates the network.
+    /// Creates the network. `pasta` is a pidfd: a pasta that fails leaves the program behind that it was to run, which
+    /// never answers.
     ///
     /// # Errors
-    /// Returns the process's failure, or an error if it ends or does not answer.
-    pub fn start(self, rules: String, mtu: u32) -> io::Result<Started> {
-        let (reply, descriptors) = self.request(&Request::Start { rules, mtu })?;
+    /// Returns the process's failure, or an error if it or pasta ends, or it does not answer.
+    pub fn start(self, pasta: impl AsFd, rules: String, mtu: u32) -> io::Result<Started> {
+        send(&self.0, &Request::Start { rules, mtu }, &[])?;
+        let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(&pasta, PollFlags::IN)];
+        poll(&mut ready, Some(&REPLY_TIMEOUT))?;
+        let [has_reply, has_ended] = ready.map(|fd| !fd.revents().is_empty());
+        if has_ended && !has_reply {
+            return Err(io::Error::other("pasta ended"));
+        }
+        let (reply, descriptors) = self.reply()?;
         match reply {
             Reply::Started { ipv6 } => started(ipv6, descriptors),
             other => Err(unexpected(other)),
@@ -38,16 +56,15 @@ impl Connection {
     /// # Errors
     /// As [`start`](Self::start); the rules then stay as they were.
     pub fn apply(self, rules: String) -> io::Result<()> {
-        match self.request(&Request::Apply { rules })?.0 {
+        send(&self.0, &Request::Apply { rules }, &[])?;
+        match self.reply()?.0 {
             Reply::Applied => Ok(()),
             other => Err(unexpected(other)),
         }
     }
 
-    fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
-        send(&self.0, request, &[])?;
-        let reply = receive(&self.0)?;
-        reply.ok_or_else(|| io::Error::other("the namespace process ended"))
+    fn reply(&self) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        receive(&self.0)?.ok_or_else(|| io::Error::other("the namespace process ended"))
     }
 }
 

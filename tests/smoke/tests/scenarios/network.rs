@@ -162,3 +162,38 @@ fn a_vm_without_a_network_has_no_card() -> Result<()> {
     ensure!(!finished.stderr.contains("network"), "{}", finished.stderr);
     host.nothing_left()
 }
+
+#[scenario(Here)]
+fn vms_start_without_a_network_where_a_host_has_none_to_give() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = internet.host(Host::tiny()?);
+    let run = |options: &[&str]| {
+        let run =
+            [&["vm", "run", "--rm", "--image", "tiny"], options, &["--", "busybox", "ls", "/sys/class/net"]];
+        host.banger(&run.concat())
+    };
+    let check = || -> Result<String> {
+        let checks = host.checks()?;
+        let network = checks.as_array().and_then(|all| all.iter().find(|check| check["name"] == "network"));
+        let network = network.filter(|network| network["verdict"] == "WARN");
+        Ok(network.map(ToString::to_string).unwrap_or_default())
+    };
+    // No tap can be created: each VM says so, at once.
+    internet.hide("/dev/net/tun")?;
+    for _ in 0..2 {
+        let finished = run(&[])?;
+        ensure!(
+            finished.stdout == "lo\n" && finished.stderr.contains("cannot create the network"),
+            "{finished:?}"
+        );
+    }
+    ensure!(check()?.contains("a network cannot be created"), "{}", check()?);
+    // The program is missing: only the first VM says so.
+    internet.hide("/usr/bin/pasta")?;
+    let finished = run(&[])?;
+    ensure!(finished.stdout == "lo\n" && finished.stderr.contains("pasta is not installed"), "{finished:?}");
+    let finished = run(&[])?;
+    ensure!(finished.stdout == "lo\n" && !finished.stderr.contains("pasta"), "{finished:?}");
+    ensure!(check()?.contains("pasta is not installed"), "{}", check()?);
+    host.nothing_left()
+}
