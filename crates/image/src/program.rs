@@ -9,7 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use banger_api::is_hidden;
-use banger_sys::confine::{Confinement, confine, detach};
+use banger_sys::{
+    confine::{Confinement, confine, detach},
+    find_program,
+};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::error::IoContext;
@@ -31,9 +34,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const PASSED_VARIABLES: [&str; 6] =
     ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/// Directories searched after those in `PATH`: a user's `PATH` often lacks the system programs.
-const SYSTEM_DIRS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
-
 /// What a program may do.
 pub(crate) enum Rights {
     /// Only this.
@@ -54,12 +54,7 @@ pub(crate) struct HostCommand {
 
 /// Returns the path of the program `name`.
 pub(crate) fn find(name: &'static str) -> Result<PathBuf, ImageError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(SYSTEM_DIRS.iter().map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_absolute() && path.is_file())
-        .ok_or(ImageError::MissingProgram { program: name })
+    find_program(name).ok_or(ImageError::MissingProgram { program: name })
 }
 
 impl HostCommand {

@@ -1,13 +1,14 @@
 //! pasta, the program that connects a namespace to the host's network without privileges.
 
 use std::{
-    env,
     ffi::OsString,
     fs::{self, OpenOptions},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use banger_sys::find_program;
 
 use crate::addresses::{
     PASTA, PASTA_MAC, PASTA_V6, PREFIX, UPLINK, UPLINK_ADDRESS, UPLINK_ADDRESS_V6, mac_text,
@@ -81,7 +82,7 @@ pub struct Pasta {
 /// # Errors
 /// Returns the first thing that is missing.
 pub fn find() -> Result<Pasta, Missing> {
-    let program = |name, package| search(name).ok_or(Missing::Program { program: name, package });
+    let program = |name, package| find_program(name).ok_or(Missing::Program { program: name, package });
     let found = Pasta { program: program(PROGRAM, "passt")?, nft: program("nft", "nftables")? };
     match OpenOptions::new().read(true).write(true).open(TUN) {
         Ok(_) => {}
@@ -113,17 +114,6 @@ fn interface(text: &str) -> String {
     let link_local = text.lines().find(|line| line.starts_with("fe80"));
     let name = link_local.and_then(|line| line.split_ascii_whitespace().last());
     name.unwrap_or("lo").to_owned()
-}
-
-/// Returns the first executable `name` in `PATH` and the usual directories.
-fn search(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let all = env::split_paths(&path).chain(usual).filter(|dir| dir.is_absolute());
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    all.map(|dir| dir.join(name)).find(is_program)
 }
 
 impl Pasta {

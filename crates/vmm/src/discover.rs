@@ -2,10 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
+use banger_sys::{find_program, find_program_in};
+
 use crate::{
     identity::{Identity, identity},
     probe::{self, KvmSource},
-    program::{find, version_in, version_line},
+    program::{version_in, version_line},
     verdict::KvmProbe,
 };
 
@@ -36,7 +38,8 @@ pub struct VmmSearch {
 
 impl VmmSearch {
     fn find(&self, name: &str) -> Option<PathBuf> {
-        find(name, &self.directories, self.use_path)
+        let first = find_program_in(name, self.directories.iter().cloned());
+        first.or_else(|| if self.use_path { find_program(name) } else { None })
     }
 }
 

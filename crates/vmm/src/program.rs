@@ -1,12 +1,6 @@
-//! Finds host programs in safe directories, and reads their versions.
+//! Reads the versions of host programs.
 
-use std::{
-    env,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use banger_sys::confine::confine;
 use tokio::{process::Command, time::timeout};
@@ -15,24 +9,6 @@ use crate::confinement;
 
 /// Timeout for a program to print its version: only a hung program exceeds it. An idle host needs some 10 ms.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Usual program directories of Debian and most others, for a short `PATH` such as a service's.
-const USUAL_DIRS: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/libexec"];
-
-/// Returns the first executable `name` in `directories`, then, with `use_path`, in `PATH` and the usual directories.
-/// Only absolute directories count, because a relative one in `PATH` depends on the current directory.
-pub(crate) fn find(name: &str, directories: &[PathBuf], use_path: bool) -> Option<PathBuf> {
-    let path = env::var_os("PATH").filter(|_| use_path).unwrap_or_default();
-    let usual = USUAL_DIRS.map(PathBuf::from).into_iter().filter(|_| use_path);
-    let all = directories.iter().cloned().chain(env::split_paths(&path)).chain(usual);
-    all.filter(|directory| directory.is_absolute())
-        .map(|directory| directory.join(name))
-        .find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
 
 /// The program did not answer within this time.
 #[derive(Debug)]
@@ -74,16 +50,5 @@ mod tests {
         assert_eq!(numbers("Firecracker v1.12.1"), Some(vec![1, 12, 1]));
         assert_eq!(numbers("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)"), Some(vec![7, 2, 22]));
         assert_eq!(numbers("no version here. At all."), None);
-    }
-
-    #[test]
-    fn programs_are_found_only_in_absolute_directories() {
-        assert!(find("sh", &[], true).unwrap().is_absolute());
-        assert_eq!(find("sh", &[], false), None);
-        assert_eq!(find("no-such-program", &[PathBuf::from("/bin")], true), None);
-        assert_eq!(
-            find("passwd", &[PathBuf::from("/etc")], true).map(|path| path.starts_with("/etc")),
-            Some(false)
-        );
     }
 }

@@ -1,8 +1,9 @@
 //! Checks of the architecture, the kernel, and the host's programs that banger runs.
 
-use std::{env, path::PathBuf};
+use std::env;
 
 use banger_api::{ApiError, Check, ErrorKind, Remedy};
+use banger_sys::find_program;
 
 /// The oldest kernel with `pidfd_open`, which banger needs to notice a VM's end (pidfd_open(2)).
 const MIN_KERNEL: (u32, u32) = (5, 3);
@@ -44,21 +45,13 @@ pub(super) fn tools() -> impl Iterator<Item = Check> {
         ("apt-get", "downloads catalog kernels"),
     ]
     .into_iter()
-    .map(|(name, purpose)| match find(name) {
+    .map(|(name, purpose)| match find_program(name) {
         Some(path) => Check::pass(name, format!("{}: {purpose}", path.display())),
         None => {
             let error = ApiError::new(ErrorKind::MissingProgram, format!("not installed; it {purpose}"));
             Check::warn(name, error.remedy(Remedy::InstallProgram { program: name.to_owned() }))
         }
     })
-}
-
-/// Finds a program in `PATH`, then in the usual directories, as the code that runs it does.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    let dirs = env::split_paths(&path).chain(usual).filter(|dir| dir.is_absolute());
-    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]
