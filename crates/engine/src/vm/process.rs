@@ -165,10 +165,15 @@ pub(crate) fn identify(pid: u32) -> Result<Option<ProcessId>, EngineError> {
 
 /// Returns the start time of process `pid` in clock ticks since boot (`/proc/pid/stat`, field 22).
 fn start_time(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+/// Returns field `number` of `/proc/pid/stat`, counted from 1 as in proc_pid_stat(5); not the first two.
+pub(super) fn stat_field(pid: u32, number: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// Returns the device and inode of the file that process `pid` runs, also after the file was replaced. `None` if the

@@ -49,9 +49,7 @@ async fn release(resource: &Resource) -> Result<(), EngineError> {
             }
             // pasta has started a process itself, which ends with it, but not at once.
             if id.is_none() || *role == ProcessRole::Pasta {
-                for process in marker::find(marker)? {
-                    process.kill().await?;
-                }
+                marker::kill(marker).await?;
             }
             Ok(())
         }
