@@ -26,6 +26,9 @@ pub enum Egress {
     /// Everything else.
     #[default]
     Open,
+    /// Everything else, as a list would: names resolve through banger alone. So what the VM then asks for is all that a
+    /// list needs.
+    Learn,
     /// Everything else but private addresses.
     Public,
     /// Nothing.
@@ -73,7 +76,7 @@ pub struct Network {
 pub enum InvalidEgress {
     /// A rule is not valid.
     #[error(
-        "{rule:?} is not open, public or none, nor a rule such as pypi.org, *.crates.io:443 or 10.0.0.5:5432: {why}"
+        "{rule:?} is not open, learn, public or none, nor a rule such as pypi.org, *.crates.io:443 or 10.0.0.5:5432: {why}"
     )]
     Rule {
         /// The rule, cut to a length that fits into a message.
@@ -96,7 +99,9 @@ impl FromStr for Egress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut rules: Vec<EgressRule> = Vec::new();
         let words: Vec<_> = text.split([',', ' ', '\n', '\t']).filter(|word| !word.is_empty()).collect();
-        for (keyword, policy) in [("open", Self::Open), ("public", Self::Public), ("none", Self::None)] {
+        for (keyword, policy) in
+            [("open", Self::Open), ("learn", Self::Learn), ("public", Self::Public), ("none", Self::None)]
+        {
             if words == [keyword] {
                 return Ok(policy);
             }
@@ -255,7 +260,7 @@ impl Egress {
     pub fn rules(&self) -> &[EgressRule] {
         match self {
             Self::List(rules) => rules,
-            Self::Open | Self::Public | Self::None => &[],
+            Self::Open | Self::Learn | Self::Public | Self::None => &[],
         }
     }
 
@@ -263,17 +268,21 @@ impl Egress {
     pub fn is_within(&self, limit: &Self) -> bool {
         let is_name = |rule: &EgressRule| !matches!(rule.to, Destination::Network(_));
         match (self, limit) {
-            (Self::None, _) | (_, Self::Open) | (Self::Public, Self::Public) => true,
+            (Self::None, _) | (_, Self::Open) | (Self::Public, Self::Public) | (Self::Learn, Self::Learn) => {
+                true
+            }
+            // Learning allows every destination.
+            (Self::Public | Self::List(_), Self::Learn) => true,
             (Self::List(rules), Self::Public) => rules.iter().all(is_name),
             (Self::List(rules), Self::List(limit)) => rules.iter().all(|rule| limit.contains(rule)),
-            (Self::Open | Self::Public | Self::List(_), _) => false,
+            (Self::Open | Self::Learn | Self::Public | Self::List(_), _) => false,
         }
     }
 
     /// Returns whether names resolve: all of them, or those that a rule has.
     pub fn allows_name(&self, name: &DomainName) -> bool {
         match self {
-            Self::Open | Self::Public => true,
+            Self::Open | Self::Learn | Self::Public => true,
             Self::None => false,
             Self::List(rules) => rules.iter().any(|rule| rule.to.has_name(name)),
         }
@@ -308,6 +317,7 @@ impl fmt::Display for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open => f.pad("open"),
+            Self::Learn => f.pad("learn"),
             Self::Public => f.pad("public"),
             Self::None => f.pad("none"),
             Self::List(rules) => {
@@ -372,6 +382,7 @@ mod tests {
     fn policies_are_parsed_and_written_the_same() {
         for text in [
             "open",
+            "learn",
             "public",
             "none",
             "pypi.org,*.crates.io:443,10.0.0.5:5432",
@@ -421,7 +432,7 @@ mod tests {
     #[test]
     fn a_policy_is_within_another_if_it_allows_nothing_more() {
         // From narrow to wide; each is within itself and those after it.
-        let policies = ["none", "pypi.org", "pypi.org,*.crates.io:443", "public", "open"];
+        let policies = ["none", "pypi.org", "pypi.org,*.crates.io:443", "public", "learn", "open"];
         let policies = policies.map(|text| text.parse::<Egress>().unwrap());
         for (narrow, policy) in policies.iter().enumerate() {
             for (wide, limit) in policies.iter().enumerate() {

@@ -14,6 +14,7 @@ mod dirs;
 mod egress;
 mod error;
 mod event;
+mod flow;
 mod forward;
 mod guest_settings;
 mod image;
@@ -44,6 +45,7 @@ pub use dirs::{Dirs, DirsError};
 pub use egress::{Destination, DomainName, Egress, EgressRule, InvalidEgress, Network};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, WatchEvents};
+pub use flow::{Flow, FlowProtocol, FlowVerdict, ReadFlows};
 pub use forward::{Forward, InvalidForward};
 pub use guest_settings::{GuestSettings, InvalidGuestSettings};
 pub use image::{

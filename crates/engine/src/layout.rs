@@ -58,6 +58,11 @@ impl VmDir {
         self.0.join("console.log")
     }
 
+    /// What its network was asked for, recorded by its gateway.
+    pub(crate) fn flows(&self) -> PathBuf {
+        self.0.join("flows.jsonl")
+    }
+
     /// The log of what the VMM and its helpers write to standard error.
     pub(crate) fn vmm_log(&self) -> PathBuf {
         self.0.join("vmm.log")

@@ -12,7 +12,7 @@
 //! that the VMM opens, routes between the tap and pasta, and applies the [`rules`], one text of nftables. It has the
 //! capabilities of its namespace, and accepts requests of the daemon and the gateway only. The *gateway* ([`gateway`]) runs
 //! on the host's side, without capabilities: it answers the guest's DNS requests by asking the host's resolvers, and
-//! reports the host's own addresses, which no guest reaches. Both keep running without the daemon, and end with the VM.
+//! reports the host's own addresses, which no guest reaches; it records what the guest asks for ([`record`]). Both keep running without the daemon, and end with the VM.
 //!
 //! [`addresses`]: every VM has the same, because its namespace is its own; so a copy of a running VM can keep them.
 
@@ -22,6 +22,7 @@ mod message;
 pub mod namespace;
 mod networks;
 mod pasta;
+pub mod record;
 pub mod rules;
 
 pub use message::listen;

@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 const MAX_MESSAGE: usize = 128 << 10;
 
 /// Maximum number of descriptors of a message.
-const MAX_DESCRIPTORS: usize = 8;
+const MAX_DESCRIPTORS: usize = 16;
 
 /// Timeout for a reply: applying rules takes milliseconds, also on a busy host well under this.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -24,6 +24,17 @@ const MAX_HOST_ADDRESSES: usize = 1024;
 /// Maximum number of routes that are compared with a destination.
 const MAX_ROUTES: usize = 1024;
 
+/// Group of the packets that are logged, for the gateway: the first of each allowed connection, and what is refused.
+pub(crate) const LOG_GROUP: u16 = 1;
+
+/// Number of bytes of a packet that are logged: an IPv4 header with all options, and two ports.
+pub(crate) const LOG_LENGTH: u32 = 64;
+
+/// Prefixes of the packets that are logged.
+pub(crate) const ALLOWED: &str = "allowed";
+pub(crate) const REFUSED: &str = "refused";
+pub(crate) const UNREACHABLE: &str = "unreachable";
+
 /// Name of the table.
 const TABLE: &str = "inet banger";
 
@@ -43,7 +54,9 @@ pub fn rules(egress: &Egress, number: u32) -> String {
 
 fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
     declare(text)?;
-    for chain in ["input", "forward", "output", "egress", "allow", "refuse", "postrouting"] {
+    for chain in
+        ["input", "forward", "output", "egress", "allow", "refuse", "unreachable", "deny", "postrouting"]
+    {
         writeln!(text, "flush chain {TABLE} {chain}")?;
     }
     for set in [NAMES, NAME_PORTS] {
@@ -79,9 +92,18 @@ fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
     }}
     chain allow {{
         ct state new ct count over {MAX_CONNECTIONS} goto refuse
+        ct mark != {number} {allowed}
         ct mark set {number} accept
     }}
     chain refuse {{
+        {refused}
+        goto deny
+    }}
+    chain unreachable {{
+        {unreachable}
+        goto deny
+    }}
+    chain deny {{
         meta l4proto tcp reject with tcp reset
         reject with icmpx admin-prohibited
     }}
@@ -93,11 +115,21 @@ fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
         ip6 daddr {{ {NEVER_V6} }} goto refuse
         ip daddr @{HOST}4 goto refuse
         ip6 daddr @{HOST}6 goto refuse
-        ip daddr != @{ROUTES}4 goto refuse
-        ip6 daddr != @{ROUTES}6 goto refuse"#
+        ip daddr != @{ROUTES}4 goto unreachable
+        ip6 daddr != @{ROUTES}6 goto unreachable"#,
+        allowed = log(ALLOWED),
+        refused = log(REFUSED),
+        unreachable = log(UNREACHABLE),
     )?;
     policy(text, egress)?;
     writeln!(text, "    }}\n}}")
+}
+
+/// Returns the statements that log a packet. Those to groups of hosts, which every system sends by itself, are not worth
+/// it; a guest that sends many is not allowed to keep the gateway busy.
+fn log(prefix: &str) -> String {
+    let rate = "limit rate 200/second burst 400 packets";
+    format!("meta pkttype host {rate} log prefix \"{prefix}\" group {LOG_GROUP} snaplen {LOG_LENGTH}")
 }
 
 /// Writes the declarations of everything that keeps its content, which change nothing if it exists.
@@ -115,7 +147,7 @@ fn declare(text: &mut String) -> std::fmt::Result {
     for chain in ["input", "forward", "output"] {
         writeln!(text, "    chain {chain} {{ type filter hook {chain} priority filter; policy drop; }}")?;
     }
-    for chain in ["egress", "allow", "refuse"] {
+    for chain in ["egress", "allow", "refuse", "unreachable", "deny"] {
         writeln!(text, "    chain {chain} {{ }}")?;
     }
     writeln!(text, "    chain postrouting {{ type nat hook postrouting priority srcnat; }}\n}}")
@@ -125,6 +157,7 @@ fn declare(text: &mut String) -> std::fmt::Result {
 fn policy(text: &mut String, egress: &Egress) -> std::fmt::Result {
     match egress {
         Egress::Open => writeln!(text, "        goto allow"),
+        Egress::Learn => writeln!(text, "{OTHER_RESOLVERS}        goto allow"),
         Egress::Public => writeln!(
             text,
             "        ip daddr {{ {PRIVATE} }} goto refuse\n        ip6 daddr {{ {PRIVATE_V6} }} goto refuse
@@ -135,8 +168,10 @@ fn policy(text: &mut String, egress: &Egress) -> std::fmt::Result {
     }
 }
 
-/// Writes the rules of a list. Other resolvers, in clear text or over TLS (RFC 7858), would make its names meaningless:
-/// only a rule with an address and their port allows them.
+/// Refuses other resolvers, in clear text or over TLS (RFC 7858), which would make a list's names meaningless.
+const OTHER_RESOLVERS: &str = "        meta l4proto { tcp, udp } th dport { 53, 853 } goto refuse\n";
+
+/// Writes the rules of a list. Only a rule with an address and their port allows other resolvers.
 fn list(text: &mut String, rules: &[EgressRule]) -> std::fmt::Result {
     let networks = || {
         rules.iter().filter_map(|rule| match &rule.to {
@@ -147,7 +182,7 @@ fn list(text: &mut String, rules: &[EgressRule]) -> std::fmt::Result {
     for (network, port) in networks().filter_map(|(network, port)| Some((network, port?))) {
         writeln!(text, "        {} {network} th dport {port} goto allow", destination(network, true))?;
     }
-    writeln!(text, "        meta l4proto {{ tcp, udp }} th dport {{ 53, 853 }} goto refuse")?;
+    text.push_str(OTHER_RESOLVERS);
     for (network, _) in networks().filter(|(_, port)| port.is_none()) {
         writeln!(text, "        {} {network} goto allow", destination(network, false))?;
     }
@@ -235,9 +270,9 @@ mod tests {
     #[test]
     fn policies_differ_only_at_their_ends() {
         let common =
-            |egress| rules(&egress, 1).lines().take_while(|line| !line.contains("@host6 goto")).count();
+            |egress| rules(&egress, 1).lines().take_while(|line| !line.contains("@routes6 goto")).count();
         let open = rules(&Egress::Open, 1);
-        for egress in [Egress::Public, Egress::None, list()] {
+        for egress in [Egress::Learn, Egress::Public, Egress::None, list()] {
             assert_eq!(common(egress), common(Egress::Open));
         }
         assert!(open.ends_with("        goto allow\n    }\n}\n"), "{open}");
@@ -270,7 +305,7 @@ mod tests {
         let listed = apply(&[rules(&list(), 1), pins.clone(), pins.clone(), host.clone()]);
         assert!(listed.contains("1.2.3.4 . 443 timeout 1m") && listed.contains("::1 timeout 1h"), "{listed}");
         assert!(listed.contains("elements = { 192.0.2.1 }"), "{listed}");
-        for egress in [Egress::Open, Egress::Public, Egress::None, list()] {
+        for egress in [Egress::Open, Egress::Learn, Egress::Public, Egress::None, list()] {
             let listed = apply(&[rules(&list(), 1), pins.clone(), host.clone(), rules(&egress, 2)]);
             assert!(
                 !listed.contains("1.2.3.4 . 443") && listed.contains("elements = { 192.0.2.1 }"),

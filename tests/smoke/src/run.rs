@@ -61,7 +61,7 @@ pub(crate) fn until_event(
 /// Returns a program that runs in the namespaces of process `pid`, not yet started.
 pub(crate) fn inside(pid: u32, program: &str) -> Command {
     let mut command = Command::new("nsenter");
-    command.args(["--target", &pid.to_string(), "--net", "--mount", "--", program]);
+    command.args(["--target", &pid.to_string(), "--net", "--mount", "--wd=.", "--", program]);
     command
 }
 

@@ -131,7 +131,7 @@ keys! {
     [network]
     /// Network of VMs: user, or none
     kind: NetworkKind, Project, Some("BANGER_NETWORK"), default(|_| NetworkKind::User);
-    /// Destinations that VMs reach: open, public, none, or a list
+    /// Destinations that VMs reach: open, learn, public, none, or a list
     egress: Egress, Project, Some("BANGER_EGRESS"), default(|_| Egress::Open);
     /// Maximum size of a packet in bytes
     mtu: u32 in 1280..=65520, Host, None, default(|_| 1500);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use banger_api::{
-    AvailableKernel, CatalogEntry, DaemonStatus, Event, Image, Kernel, Operation, Pruned, Vm, VmStats,
+    AvailableKernel, CatalogEntry, DaemonStatus, Event, Flow, Image, Kernel, Operation, Pruned, Vm, VmStats,
     config::ConfigEntry,
 };
 use banger_workspace::Change;
@@ -17,6 +17,7 @@ use crate::{
         image::bundle::BundleResult,
         ssh_config::SshConfigInfo,
         vm::{
+            network::SuggestedEgress,
             open::Opened,
             ping::Pong,
             ports::Port,
@@ -110,6 +111,17 @@ fn add_vms(out: &mut Outputs) {
             "vm": "box", "protocol": "tcp", "address": "0.0.0.0", "port": 3000, "pid": 412, "process": "node",
             "http": true, "endpoint": "127.0.0.1:3000", "url": "http://127.0.0.1:3000/",
         }]),
+    );
+    out.add::<Vec<Flow>>(
+        "banger vm network",
+        json!([{
+            "verdict": "allowed", "protocol": "tcp", "name": "pypi.org", "address": "151.101.0.223", "port": 443,
+            "count": 12, "first_at": "2026-11-29T18:04:12Z", "last_at": "2026-11-29T18:05:40Z",
+        }]),
+    );
+    out.add::<SuggestedEgress>(
+        "banger vm network --suggest",
+        json!({ "egress": ["pypi.org:443", "files.pythonhosted.org:443"] }),
     );
     out.add::<Opened>(
         "banger vm open",

@@ -19,9 +19,9 @@ use axum::{
 };
 use banger_api::{
     ApiError, AvailableKernel, BUILD_HEADER, Bundle, CatalogEntry, CommitVm, CreateVm, DaemonStatus,
-    DeleteVm, ErrorKind, Event, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned,
-    PublishPorts, Pull, PullImage, ReadLog, RegisterImage, Remedy, RestartVm, SetVm, StartVm, StopVm,
-    UnpublishPorts, Vm, VmStats, WatchEvents,
+    DeleteVm, ErrorKind, Event, Flow, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned,
+    PublishPorts, Pull, PullImage, ReadFlows, ReadLog, RegisterImage, Remedy, RestartVm, SetVm, StartVm,
+    StopVm, UnpublishPorts, Vm, VmStats, WatchEvents,
 };
 use banger_engine::with_requester;
 use serde_json::Value;
@@ -161,6 +161,13 @@ fn vms(api: Api) -> Api {
             "/v1/vms/{vm}/logs",
             watch::logs,
             Doc::new("getVmLog", "Read a log of a VM").query::<ReadLog>().bytes("application/octet-stream"),
+        )
+        .get(
+            "/v1/vms/{vm}/network",
+            watch::flows,
+            Doc::new("getVmNetwork", "Read what a VM's network was asked for")
+                .query::<ReadFlows>()
+                .lines::<Flow>(),
         )
         .get(
             "/v1/vms/{vm}/tunnel",

@@ -9,7 +9,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use banger_api::{ReadLog, VmStats, WatchEvents};
+use banger_api::{ReadFlows, ReadLog, VmStats, WatchEvents};
 use banger_engine::ByteStream;
 use futures_util::stream;
 use schemars::JsonSchema;
@@ -24,6 +24,15 @@ pub(super) async fn logs(
     Query(read): Query<ReadLog>,
 ) -> Result<Response, ErrorResponse> {
     Ok(byte_stream(&daemon, "application/octet-stream", daemon.engine.vms.logs(&vm, read)?))
+}
+
+pub(super) async fn flows(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Query(read): Query<ReadFlows>,
+) -> Result<Response, ErrorResponse> {
+    let flows = daemon.engine.vms.flows(&vm, read).await?;
+    Ok(byte_stream(&daemon, "application/x-ndjson", flows))
 }
 
 pub(super) async fn daemon_log(State(daemon): Shared, Query(read): Query<ReadLog>) -> Response {

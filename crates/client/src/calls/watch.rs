@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use banger_api::{ApiError, Id, ReadLog, VmStats, WatchEvents};
+use banger_api::{ApiError, Id, ReadFlows, ReadLog, VmStats, WatchEvents};
 use hyper::Method;
 
 use super::{Client, vms::vm_path};
@@ -18,6 +18,14 @@ impl Client {
     /// Returns an error if there is no such VM.
     pub async fn logs(&self, reference: &str, read: &ReadLog) -> Result<ByteStream, ApiError> {
         self.byte_stream(&format!("{}/logs{}", vm_path(reference), log_query(read))).await
+    }
+
+    /// Returns what a VM's network was asked for: lines of JSON, each a [`Flow`](banger_api::Flow).
+    ///
+    /// # Errors
+    /// Returns an error if there is no such VM.
+    pub async fn flows(&self, reference: &str, read: ReadFlows) -> Result<ByteStream, ApiError> {
+        self.byte_stream(&format!("{}/network?follow={}", vm_path(reference), read.follow)).await
     }
 
     /// Returns the daemon's own log.

@@ -7,14 +7,14 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 /// Watches a log's file for writes, and its directory for a new file at the log's path.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     inotify: Watched,
     path: PathBuf,
 }
 
 impl Changes {
     /// Watches the log at `path`, whose directory must exist.
-    pub(super) fn new(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(path: PathBuf) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         if let Some(dir) = path.parent() {
             // Not writes to all files in the directory: the VM's disks are in it too.
@@ -26,7 +26,7 @@ impl Changes {
     }
 
     /// Watches the current file at the path. Watching the same file again has no effect.
-    pub(super) fn watch_file(&self) -> io::Result<()> {
+    pub(crate) fn watch_file(&self) -> io::Result<()> {
         match inotify::add_watch(&self.inotify, &self.path, WatchFlags::MODIFY) {
             Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
@@ -34,7 +34,7 @@ impl Changes {
     }
 
     /// Waits for a change since the last call.
-    pub(super) async fn next(&self) -> io::Result<()> {
+    pub(crate) async fn next(&self) -> io::Result<()> {
         let mut ready = self.inotify.readable().await?;
         let mut events = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut events);

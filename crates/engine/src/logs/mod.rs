@@ -15,6 +15,7 @@ mod times;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use changes::Changes;
 pub(crate) use console_logger::confinement as console_logger_confinement;
 pub use console_logger::{CONSOLE_MAX, console_logger_main};
 pub(crate) use lines::{EntryFilter, LineFilter, VmFilter};

@@ -37,7 +37,8 @@ impl Vms {
         Ok(stream_log(log, async move { vms.wait_until_down(&vm.id, events).await }))
     }
 
-    async fn wait_until_down(&self, id: &Id, mut events: EventStream) {
+    /// Waits until the VM is down.
+    pub(super) async fn wait_until_down(&self, id: &Id, mut events: EventStream) {
         loop {
             match events.next().await.kind {
                 EventKind::VmState { id: event_id, to, .. } if event_id == *id && !is_up(to) => return,
@@ -53,7 +54,7 @@ impl Vms {
     }
 }
 
-fn is_up(state: VmState) -> bool {
+pub(super) fn is_up(state: VmState) -> bool {
     !matches!(state, VmState::Created | VmState::Stopped | VmState::Error)
 }
 

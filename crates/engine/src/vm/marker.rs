@@ -106,7 +106,7 @@ fn marker_in(environment: &[u8]) -> Option<String> {
 
 /// Returns whether the environment of process `pid` is empty for good. In execve(2) its end is 0.
 fn has_no_environment(pid: u32) -> bool {
-    // Fails for a process without memory (a zombie, a kernel thread), and for one that may not be inspected.
+    // Fails for a process without memory (a zombie, a kernel thread), and for a process that may not be inspected.
     let has_memory = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
     let [start, end] = [ENVIRONMENT_START, ENVIRONMENT_END].map(|field| process::stat_field(pid, field));
     !has_memory || (start == end && end != Some(0))

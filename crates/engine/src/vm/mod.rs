@@ -26,6 +26,7 @@ mod change;
 mod commit;
 mod console;
 mod create;
+mod flows;
 mod hardware;
 mod idle;
 mod logs;

@@ -108,7 +108,9 @@ async fn create(
         started.map_err(|source| EngineError::Network { name, source })
     });
     let started = started.await?;
-    let (arguments, descriptors) = Sockets::arguments(control, started.gateway).map_err(failed)?;
+    let flows = services.vm_dir(record).flows();
+    let flows = banger_net::record::open_for_gateway(&flows).map_err(EngineError::file("open", &flows))?;
+    let (arguments, descriptors) = Sockets::arguments(control, flows, started.gateway).map_err(failed)?;
     let mut command = Command::new(bangerd);
     command.arg("gateway").arg(record.egress.to_string()).args(arguments).stdin(std::process::Stdio::null());
     command.stdout(Pipes::duplicate(&pipes.vmm_output)?).stderr(Pipes::duplicate(&pipes.vmm_output)?);

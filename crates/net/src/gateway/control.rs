@@ -26,6 +26,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 enum Request {
     /// Change the policy. Answered with whether it is done.
     SetEgress(Egress),
+    /// Write the flows so far to the record. Answered with whether it is done.
+    SaveFlows,
 }
 
 /// Sends the gateway whose socket is at `path` a VM's new policy, after its rules were applied. Blocks.
@@ -33,11 +35,23 @@ enum Request {
 /// # Errors
 /// Returns an error if there is no gateway, or it fails.
 pub fn set_egress(path: &Path, egress: &Egress) -> io::Result<()> {
+    request(path, &Request::SetEgress(egress.clone()), "the gateway cannot allow the addresses of names")
+}
+
+/// Lets the gateway whose socket is at `path` write the flows so far to its record. Blocks.
+///
+/// # Errors
+/// Returns an error if there is no gateway, or it cannot write.
+pub fn save_flows(path: &Path) -> io::Result<()> {
+    request(path, &Request::SaveFlows, "the gateway cannot write its record")
+}
+
+fn request(path: &Path, request: &Request, failure: &'static str) -> io::Result<()> {
     let socket = connect(path)?;
-    send(&socket, &Request::SetEgress(egress.clone()), &[])?;
+    send(&socket, request, &[])?;
     match receive::<bool>(&socket)? {
         Some((true, _)) => Ok(()),
-        Some((false, _)) => Err(io::Error::other("the gateway cannot allow the addresses of names")),
+        Some((false, _)) => Err(io::Error::other(failure)),
         None => Err(io::Error::other("the gateway ended")),
     }
 }
@@ -56,6 +70,10 @@ pub(super) async fn serve(listener: Watched, state: Arc<State>) -> io::Result<()
 async fn answer(connection: OwnedFd, state: &State) -> io::Result<()> {
     let connection = Watched::new(connection)?;
     connection.readable().await?.retain_ready();
-    let Some((Request::SetEgress(egress), _)) = receive(&connection)? else { return Ok(()) };
-    send(connection.as_fd(), &state.change(egress).await, &[])
+    let Some((request, _)) = receive(&connection)? else { return Ok(()) };
+    let is_done = match request {
+        Request::SetEgress(egress) => state.change(egress).await,
+        Request::SaveFlows => state.recorder.save_now().await.is_ok(),
+    };
+    send(connection.as_fd(), &is_done, &[])
 }

@@ -69,6 +69,7 @@ async fn answer(
         Action::Ignore => return None,
     };
     if !state.allows(question.name.as_ref()) {
+        state.recorder.refuse(question.name.as_ref());
         return dns::no_such_name(request);
     }
     if question.has_hints && state.is_list() {
@@ -81,7 +82,11 @@ async fn answer(
         Some(name) => state.allow_addresses(name, &answer).await,
         None => true,
     };
-    if is_allowed { Some(answer) } else { dns::no_such_name(request) }
+    if is_allowed {
+        return Some(answer);
+    }
+    state.recorder.refuse(question.name.as_ref());
+    dns::no_such_name(request)
 }
 
 /// Asks each resolver in turn.

@@ -6,9 +6,12 @@
 
 mod control;
 pub mod dns;
+mod flows;
 mod forward;
 mod host;
+mod packet;
 mod policy;
+mod recorder;
 mod resolvers;
 mod sockets;
 mod state;
@@ -19,18 +22,22 @@ use banger_api::Egress;
 use banger_sys::confine::{Confinement, Limits, Sockets as SocketKinds};
 use tokio::runtime::Builder;
 
-pub use control::set_egress;
+pub use control::{save_flows, set_egress};
 pub use host::is_offline;
+use recorder::Recorder;
 pub use resolvers::search_domains;
 pub use sockets::Sockets;
 use state::State;
 
+use crate::record;
+
 /// Number of open files: a socket for each request that waits, and some.
 const OPEN_FILES: u64 = 512;
 
-/// Returns what the gateway may do: open sockets on the host, and read the addresses of its resolvers.
+/// Returns what the gateway may do: open sockets on the host, read the addresses of its resolvers, and write the file
+/// that it inherits.
 pub fn confinement() -> Confinement {
-    let limits = Limits { open_files: OPEN_FILES, file_size: Some(0), memory: None };
+    let limits = Limits { open_files: OPEN_FILES, file_size: Some(record::MAX_LENGTH), memory: None };
     Confinement { sockets: SocketKinds::Internet, limits, ..Confinement::default() }
 }
 
@@ -46,16 +53,22 @@ pub fn main(egress: Egress, sockets: &[String]) -> io::Result<()> {
 
 async fn run(sockets: &Sockets, egress: Egress) -> io::Result<()> {
     let sockets = sockets.open()?;
-    let state = Arc::new(State::new(egress, sockets.requests));
+    let recorder = Recorder::new(sockets.record)?;
+    let state = Arc::new(State::new(egress, sockets.requests, recorder));
     for udp in sockets.udp {
         tokio::spawn(forward::serve_udp(Arc::new(udp), state.clone()));
     }
     for tcp in sockets.tcp {
         tokio::spawn(forward::serve_tcp(tcp, state.clone()));
     }
-    tokio::select! {
+    let result = tokio::select! {
+        result = recorder::watch(sockets.log, &state.recorder) => result,
+        () = state.recorder.save_changes() => Ok(()),
         result = host::watch(sockets.route, sockets.changes, &state) => result,
         result = control::serve(sockets.control, state.clone()) => result,
         result = sockets.connection.run() => result,
-    }
+    };
+    // What the guest did last.
+    state.recorder.save()?;
+    result
 }

@@ -52,7 +52,7 @@ impl Policy {
         match name {
             Some(name) => self.egress.allows_name(name),
             // Not a host's name, such as one of a service with spaces.
-            None => matches!(self.egress, Egress::Open | Egress::Public),
+            None => matches!(self.egress, Egress::Open | Egress::Learn | Egress::Public),
         }
     }
 

@@ -1,7 +1,8 @@
-//! The sockets that the gateway inherits, as numbers on its command line.
+//! The sockets and the file that the gateway inherits, as numbers on its command line.
 
 use std::{
     ffi::OsString,
+    fs::File,
     io,
     net::{TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     os::fd::{AsRawFd, OwnedFd, RawFd},
@@ -22,6 +23,8 @@ const CONTROL: &str = "control";
 const REQUESTS: &str = "requests";
 const ROUTE: &str = "route";
 const CHANGES: &str = "changes";
+const LOG: &str = "log";
+const RECORD: &str = "record";
 const UDP: &str = "udp";
 const TCP: &str = "tcp";
 
@@ -36,6 +39,10 @@ pub struct Sockets {
     pub route: RawFd,
     /// Notifications of its changes.
     pub changes: RawFd,
+    /// Packets that the rules log.
+    pub log: RawFd,
+    /// The file in which flows are recorded.
+    pub record: RawFd,
     /// DNS over UDP.
     pub udp: Vec<RawFd>,
     /// DNS over TCP, listening.
@@ -49,6 +56,8 @@ pub(super) struct OpenSockets {
     pub(super) connection: RequestConnection,
     pub(super) route: Route,
     pub(super) changes: Watched,
+    pub(super) log: Watched,
+    pub(super) record: File,
     pub(super) udp: Vec<UdpSocket>,
     pub(super) tcp: Vec<TcpListener>,
 }
@@ -69,6 +78,8 @@ impl Sockets {
                 REQUESTS => sockets.requests = number,
                 ROUTE => sockets.route = number,
                 CHANGES => sockets.changes = number,
+                LOG => sockets.log = number,
+                RECORD => sockets.record = number,
                 UDP => sockets.udp.push(number),
                 TCP => sockets.tcp.push(number),
                 _ => return Err(invalid()),
@@ -81,11 +92,16 @@ impl Sockets {
     ///
     /// # Errors
     /// Returns an error if the kernel refuses a socket.
-    pub fn arguments(control: OwnedFd, gateway: GatewaySockets) -> io::Result<(Vec<OsString>, Vec<OwnedFd>)> {
-        let GatewaySockets { requests, udp, tcp } = gateway;
+    pub fn arguments(
+        control: OwnedFd,
+        record: File,
+        gateway: GatewaySockets,
+    ) -> io::Result<(Vec<OsString>, Vec<OwnedFd>)> {
+        let GatewaySockets { requests, log, udp, tcp } = gateway;
         let (route, changes) = (Route::open()?.into(), AddressChanges::subscribe()?.into_fd());
         let named = [(CONTROL, control), (REQUESTS, requests), (ROUTE, route), (CHANGES, changes)];
-        let named = named.into_iter().chain(udp.into_iter().map(|fd| (UDP, fd)));
+        let named = named.into_iter().chain([(LOG, log), (RECORD, record.into())]);
+        let named = named.chain(udp.into_iter().map(|fd| (UDP, fd)));
         let named = named.chain(tcp.into_iter().map(|fd| (TCP, fd)));
         Ok(named.map(|(name, fd)| (format!("{name}={}", fd.as_raw_fd()).into(), fd)).unzip())
     }
@@ -103,14 +119,18 @@ impl Sockets {
             listener.set_nonblocking(true)?;
             TcpListener::from_std(listener)
         });
-        let control = take_inherited(self.control)?;
-        ioctl_fionbio(&control, true)?;
+        let (control, log) = (take_inherited(self.control)?, take_inherited(self.log)?);
+        for socket in [&control, &log] {
+            ioctl_fionbio(socket, true)?;
+        }
         Ok(OpenSockets {
             control: Watched::new(control)?,
             requests,
             connection,
             route: take_inherited(self.route)?.into(),
             changes: Watched::new(take_inherited(self.changes)?)?,
+            log: Watched::new(log)?,
+            record: take_inherited(self.record)?.into(),
             udp: udp.collect::<io::Result<_>>()?,
             tcp: tcp.collect::<io::Result<_>>()?,
         })
@@ -123,10 +143,19 @@ mod tests {
 
     #[test]
     fn sockets_are_parsed_from_their_arguments() {
-        let arguments = ["control=3", "requests=4", "route=5", "changes=6", "udp=7", "udp=8", "tcp=9"];
+        let arguments =
+            ["control=3", "requests=4", "route=5", "changes=6", "log=7", "record=8", "udp=9", "tcp=10"];
         let sockets = Sockets::parse(&arguments.map(str::to_owned)).unwrap();
-        let expected =
-            Sockets { control: 3, requests: 4, route: 5, changes: 6, udp: vec![7, 8], tcp: vec![9] };
+        let expected = Sockets {
+            control: 3,
+            requests: 4,
+            route: 5,
+            changes: 6,
+            log: 7,
+            record: 8,
+            udp: vec![9],
+            tcp: vec![10],
+        };
         assert_eq!(sockets, expected);
         for bad in ["udp", "udp=", "udp=x", "x=1"] {
             assert!(Sockets::parse(&[bad.to_owned()]).is_err(), "{bad}");

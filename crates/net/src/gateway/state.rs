@@ -11,6 +11,7 @@ use banger_api::{DomainName, Egress};
 use super::{
     dns,
     policy::{Policy, Verdict},
+    recorder::Recorder,
     resolvers::Resolvers,
 };
 use crate::namespace::{GatewayRequest, Requests};
@@ -27,15 +28,16 @@ pub(super) struct HostNetwork {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) resolvers: Resolvers,
+    pub(super) recorder: Recorder,
     policy: Mutex<Policy>,
     host: Mutex<HostNetwork>,
     requests: Requests,
 }
 
 impl State {
-    pub(super) fn new(egress: Egress, requests: Requests) -> Self {
+    pub(super) fn new(egress: Egress, requests: Requests, recorder: Recorder) -> Self {
         let policy = Mutex::new(Policy::new(egress));
-        Self { resolvers: Resolvers::default(), policy, host: Mutex::default(), requests }
+        Self { resolvers: Resolvers::default(), recorder, policy, host: Mutex::default(), requests }
     }
 
     /// Returns whether a name resolves.
@@ -50,15 +52,12 @@ impl State {
 
     /// Allows the addresses in an answer about `name`. Returns false if the guest must not have the answer.
     pub(super) async fn allow_addresses(&self, name: &DomainName, answer: &[u8]) -> bool {
+        let addresses = dns::addresses(answer);
+        self.recorder.learn(name, &addresses);
         if !self.is_list() {
             return true;
         }
-        let verdict = self.policy().judge(
-            name,
-            &dns::addresses(answer),
-            &self.host().addresses.clone(),
-            Instant::now(),
-        );
+        let verdict = self.policy().judge(name, &addresses, &self.host().addresses.clone(), Instant::now());
         match verdict {
             Verdict::Pass(pins) if pins.is_empty() => true,
             Verdict::Pass(pins) => {

@@ -82,10 +82,10 @@ fn started(ipv6: bool, descriptors: Vec<OwnedFd>) -> io::Result<Started> {
     let (network, user) = (next()?, next()?);
     // For root, pasta creates no user namespace, and a process cannot enter its own.
     let user = if fstat(&user)?.st_ino == stat("/proc/self/ns/user")?.st_ino { None } else { Some(user) };
-    let (lifeline, requests) = (next()?, next()?);
+    let (lifeline, requests, log) = (next()?, next()?, next()?);
     let families = if ipv6 { 2 } else { 1 };
     let udp = (0..families).map(|_| next()).collect::<io::Result<_>>()?;
     let tcp = (0..families).map(|_| next()).collect::<io::Result<_>>()?;
-    let gateway = GatewaySockets { requests, udp, tcp };
+    let gateway = GatewaySockets { requests, log, udp, tcp };
     Ok(Started { namespaces: Namespaces { user, network }, lifeline, gateway, ipv6 })
 }

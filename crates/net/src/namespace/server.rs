@@ -9,7 +9,7 @@ use std::{
 };
 
 use banger_api::Network as IpNetwork;
-use banger_sys::confine::keep_network_capabilities;
+use banger_sys::{confine::keep_network_capabilities, netlink::PacketLog};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -121,10 +121,14 @@ impl Server {
         if self.network.is_some() {
             return Err(io::Error::other("the network exists already"));
         }
+        // Before the rules, which need the part of the kernel that this loads.
+        let log = PacketLog::subscribe(rules::LOG_GROUP, rules::LOG_LENGTH).map_err(|error| {
+            io::Error::new(error.kind(), format!("the kernel does not log packets (nfnetlink_log): {error}"))
+        })?;
         self.nft.apply(text)?;
         let ipv6 = links::create(mtu)?;
         let (vmm, lifeline) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (gateway, ours) =
+        let (requests, ours) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut addresses = vec![IpAddr::from(GATEWAY)];
         addresses.extend(ipv6.then_some(IpAddr::from(GATEWAY_V6)));
@@ -132,7 +136,7 @@ impl Server {
         let namespaces = ["/proc/self/ns/net", "/proc/self/ns/user"].map(File::open);
         let namespaces = namespaces.into_iter().map(|file| file.map(OwnedFd::from));
         let mut descriptors = namespaces.collect::<io::Result<Vec<_>>>()?;
-        descriptors.extend([lifeline, gateway]);
+        descriptors.extend([lifeline, requests, log.into()]);
         for address in &addresses {
             descriptors.push(UdpSocket::bind(SocketAddr::new(*address, DNS))?.into());
         }

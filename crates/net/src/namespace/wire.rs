@@ -76,6 +76,8 @@ pub struct Started {
 pub struct GatewaySockets {
     /// For [`GatewayRequest`]s.
     pub requests: OwnedFd,
+    /// The packets that the rules log.
+    pub log: OwnedFd,
     /// DNS over UDP, at the guest's resolver's addresses.
     pub udp: Vec<OwnedFd>,
     /// DNS over TCP, listening there.

@@ -65,7 +65,7 @@ impl Route {
     /// # Errors
     /// Returns an error if the kernel refuses one.
     pub fn open() -> io::Result<Self> {
-        Socket::open().map(Self)
+        Socket::open(None).map(Self)
     }
 
     /// Returns an interface's index, or `None` if there is no interface with this name.

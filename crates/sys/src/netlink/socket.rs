@@ -3,8 +3,8 @@
 use std::{io, os::fd::OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
-    send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
+    recv, send, socket_with,
 };
 
 use super::message::{ACK, Message, messages, request};
@@ -12,7 +12,7 @@ use super::message::{ACK, Message, messages, request};
 /// Size of the buffer for messages from the kernel, in bytes: it sends at most 32 KiB of a dump at a time.
 const BUFFER_LEN: usize = 32 << 10;
 
-/// A socket of the protocol NETLINK_ROUTE.
+/// A socket of one protocol.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
@@ -32,9 +32,9 @@ impl From<Socket> for OwnedFd {
 }
 
 impl Socket {
-    pub(super) fn open() -> io::Result<Self> {
-        // NETLINK_ROUTE is protocol 0, the default.
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    /// Opens a socket of a protocol; without one, of `NETLINK_ROUTE`, which is protocol 0.
+    pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         Ok(Self { fd, sequence: 0 })
     }
 

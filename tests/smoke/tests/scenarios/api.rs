@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use banger_smoke::{Host, Running, run, scenario, until};
+use banger_smoke::{Host, Internet, Running, run, scenario, until};
 use serde_json::{Map, Value, json};
 
 #[scenario(Here)]
@@ -31,7 +31,8 @@ fn output(host: &Host, args: &[&str]) -> Result<Value> {
 
 #[scenario(Here)]
 fn json_output_matches_the_published_schemas() -> Result<()> {
-    let host = Host::tiny()?;
+    let internet = Internet::new()?;
+    let host = internet.host(Host::tiny()?);
     // Other daemons of this machine have the default one.
     fs::write(host.path("system.toml"), format!("[daemon]\nproxy = {}\n", crate::ports::free_port()?))?;
     let repository = host.path("repository");
@@ -43,7 +44,7 @@ fn json_output_matches_the_published_schemas() -> Result<()> {
     git(&["-c", "user.name=A", "-c", "user.email=a@example.com", "commit", "-qm", "first"])?;
     let path = repository.display().to_string();
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", &path])?;
-    let script = "echo work > repo/work; busybox nc -ll -p 8000 -e true </dev/null >/dev/null 2>&1 &";
+    let script = "busybox nc -w 9 203.0.113.1 80 </dev/null; echo work > repo/work; busybox nc -ll -p 8000 -e true </dev/null >/dev/null 2>&1 &";
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", script])?;
     until("a port listens", || Ok(host.json(&["vm", "ports", "box"])? != json!([])))?;
     let bundle = host.path("tiny.tar.zst").display().to_string();
@@ -54,6 +55,8 @@ fn json_output_matches_the_published_schemas() -> Result<()> {
         ("banger vm show", &["vm", "show", "box"]),
         ("banger vm stats", &["vm", "stats", "box"]),
         ("banger vm ports", &["vm", "ports", "box"]),
+        ("banger vm network", &["vm", "network", "box"]),
+        ("banger vm network --suggest", &["vm", "network", "--suggest", "box"]),
         ("banger vm publish", &["vm", "publish", "box", "127.0.0.77:18000:8000"]),
         ("banger vm open", &["vm", "open", "box", "8000"]),
         ("banger vm ping", &["vm", "ping", "box"]),

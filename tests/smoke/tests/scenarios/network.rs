@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use banger_smoke::{Host, Internet, scenario, until};
+use serde_json::{Value, json};
 
 /// Returns a host in `internet` with a running VM `box`.
 fn host(internet: &Internet, options: &[&str]) -> Result<Host> {
@@ -118,6 +119,49 @@ fn a_list_allows_names_and_not_their_neighbours() -> Result<()> {
     host.ok(&["vm", "set", "--egress", "*.example:81", "box"])?;
     assert_eq!(fetch(&host, "www.example")?, "");
     Ok(())
+}
+
+#[scenario(Here, Lab)]
+fn what_a_vm_asks_for_is_recorded_and_suggested_as_a_list() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = host(&internet, &["--egress", "learn"])?;
+    host.banger(&["vm", "network", "--suggest", "box"])?
+        .fails(1, &["nothing to suggest", "--egress learn"])?;
+    let mut follower = host.start(&["vm", "network", "-f", "box"])?;
+    for place in ["www.example", "www.example", "[fd00:50::1]", "192.168.50.1"] {
+        assert_eq!(fetch(&host, place)?, "internet", "{place}");
+    }
+    for place in ["169.254.169.254", "203.0.113.53:853"] {
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    follower.wait_for_stdout("refused      tcp    203.0.113.53:853  1\n")?;
+    let suggested = host.ok(&["vm", "network", "--suggest", "box"])?;
+    let rules = ["192.168.50.1:80", "[fd00:50::1]:80"].map(|rule| format!("    \"{rule}\",\n")).concat();
+    assert_eq!(suggested, format!("[network]\negress = [\n    \"www.example:80\",\n{rules}]\n"));
+    // The record stays, and the next one goes on with it.
+    host.ok(&["vm", "stop", "box"])?;
+    follower.finish(b"")?.success()?;
+    let list = host.json(&["vm", "network", "--suggest", "box"])?["egress"].clone();
+    let list: Vec<_> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    host.ok(&["vm", "set", "--egress", &list.join(","), "box"])?;
+    host.ok(&["vm", "start", "box"])?;
+    for place in ["www.example", "[fd00:50::1]", "192.168.50.1"] {
+        assert_eq!(fetch(&host, place)?, "internet", "{place}");
+    }
+    assert_eq!(fetch(&host, "other.example")?, "");
+    let flows = host.json(&["vm", "network", "box"])?;
+    let count = |verdict: &str, protocol: &str, name: Value, port: Value| -> u64 {
+        let is_it = |flow: &&Value| {
+            let found = [&flow["verdict"], &flow["protocol"], &flow["name"], &flow["port"]];
+            found == [&json!(verdict), &json!(protocol), &name, &port]
+        };
+        flows.as_array().into_iter().flatten().filter(is_it).filter_map(|flow| flow["count"].as_u64()).sum()
+    };
+    ensure!(count("allowed", "tcp", json!("www.example"), json!(80)) >= 3, "{flows}");
+    ensure!(count("refused", "dns", json!("other.example"), Value::Null) >= 1, "{flows}");
+    ensure!(count("refused", "tcp", Value::Null, json!(80)) == 1, "{flows}");
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
 }
 
 #[scenario(Here)]

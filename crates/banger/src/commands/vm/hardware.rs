@@ -45,8 +45,8 @@ pub(super) struct NetworkFlags {
     /// Network: user, or none
     #[arg(long = "network", id = "kind", value_name = "KIND")]
     kind: Option<NetworkKind>,
-    /// Destinations that the VM reaches: open (all but the host), public (no private addresses), none, or a list such
-    /// as pypi.org,*.crates.io:443,10.0.0.5:5432
+    /// Destinations that the VM reaches: open (all but the host), learn (the same, recorded for a list), public (no
+    /// private addresses), none, or a list such as pypi.org,*.crates.io:443,10.0.0.5:5432
     #[arg(long, value_name = "POLICY", conflicts_with_all = ["nat", "no_nat"])]
     egress: Option<Egress>,
     /// Same as --egress open

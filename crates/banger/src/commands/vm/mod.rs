@@ -10,6 +10,7 @@ mod health;
 mod kill;
 pub(super) mod list;
 mod logs;
+pub(crate) mod network;
 pub(crate) mod open;
 mod pause;
 pub(crate) mod ping;
@@ -54,6 +55,7 @@ pub(crate) enum VmCommand {
     Exec(exec::ExecArgs),
     Cp(cp::Cp),
     Ports(ports::Ports),
+    Network(network::NetworkCommand),
     Open(open::Open),
     Publish(publish::PublishCommand),
     Unpublish(unpublish::Unpublish),
@@ -88,6 +90,7 @@ impl VmCommand {
             Self::Exec(command) => command.run(ui).await,
             Self::Cp(command) => command.run(ui).await,
             Self::Ports(command) => command.run(ui).await,
+            Self::Network(command) => command.run(ui).await,
             Self::Open(command) => command.run(ui).await,
             Self::Publish(command) => command.run(ui).await,
             Self::Unpublish(command) => command.run(ui).await,
