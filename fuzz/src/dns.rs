@@ -1,11 +1,13 @@
 //! Decides about a guest's DNS request and a resolver's answer to it: the first two bytes are the request's length.
 
+use std::net::Ipv4Addr;
+
 use banger_net::gateway::dns::{Action, addresses, answers, decide, no_such_name, server_failure};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((length, bytes)) = data.split_first_chunk::<2>() else { return };
     let (request, answer) = bytes.split_at(usize::from(u16::from_be_bytes(*length)).min(bytes.len()));
-    let own = match decide(request) {
+    let own = match decide(request, &[Ipv4Addr::LOCALHOST.into()]) {
         Action::Answer(own) => Some(own),
         Action::Forward(_) => server_failure(request).into_iter().chain(no_such_name(request)).next(),
         Action::Ignore => None,

@@ -17,6 +17,7 @@ mod event;
 mod flow;
 mod forward;
 mod guest_settings;
+mod host_ports;
 mod image;
 mod image_name;
 mod kernel;
@@ -48,6 +49,7 @@ pub use event::{Event, EventKind, WatchEvents};
 pub use flow::{Flow, FlowProtocol, FlowVerdict, ReadFlows};
 pub use forward::{Forward, InvalidForward};
 pub use guest_settings::{GuestSettings, InvalidGuestSettings};
+pub use host_ports::{HostPorts, InvalidHostPorts};
 pub use image::{
     Bundle, CatalogEntry, CommitVm, Image, ImageConfig, ImageSource, NameImage, PruneCache, Pruned,
     PrunedKind, Pull, PullImage, RegisterImage,

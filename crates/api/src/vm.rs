@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Credentials, Egress, GuestSettings, Id, Named, NetworkKind, Publish, PublishedPort, Size, VmName,
+    Credentials, Egress, GuestSettings, HostPorts, Id, Named, NetworkKind, Publish, PublishedPort, Size,
+    VmName,
 };
 
 /// State of a VM.
@@ -135,6 +136,9 @@ pub struct Vm {
     /// Destinations that it reaches.
     #[serde(default)]
     pub egress: Egress,
+    /// Ports of the host's loopback that it reaches as `host.banger.internal`.
+    #[serde(default)]
+    pub allow_host: HostPorts,
     /// Whether it is deleted when its session ends.
     pub rm: bool,
     /// Time of its creation.
@@ -216,6 +220,9 @@ pub struct CreateVm {
     /// Destinations that it reaches.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports of the host's loopback that it reaches as `host.banger.internal`.
+    #[serde(default)]
+    pub allow_host: Option<HostPorts>,
     /// Ports to publish on the host while the VM runs. They must be free now.
     #[serde(default)]
     pub publish: Vec<Publish>,
@@ -298,6 +305,9 @@ pub struct SetVm {
     /// Destinations that it reaches. A running VM can change only this.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports of the host's loopback that it reaches from its next start on.
+    #[serde(default)]
+    pub allow_host: Option<HostPorts>,
     /// Size of the work disk, which can only grow.
     #[serde(default)]
     pub disk_size: Option<Size>,

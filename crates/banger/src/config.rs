@@ -9,7 +9,7 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, Config, CreateVm, Dirs, ErrorKind, HostResources, Size,
+    ApiError, Config, CreateVm, Dirs, ErrorKind, HostResources, NetworkKind, Size,
     config::{CONFIG_MAX, ConfigEntry, Layer, Owner, PROJECT_FILE},
 };
 
@@ -60,6 +60,11 @@ pub(crate) fn fill_defaults(config: &Config, request: CreateVm) -> CreateVm {
         vmm: request.vmm.or(config.vmm().copied()),
         network_kind: request.network_kind.or_else(|| Some(config.kind())),
         egress: request.egress.or_else(|| Some(config.egress())),
+        // A VM without a network reaches none; the daemon refuses only those of a flag.
+        allow_host: match request.network_kind.unwrap_or_else(|| config.kind()) {
+            NetworkKind::User => request.allow_host.or_else(|| Some(config.allow_host())),
+            NetworkKind::None => request.allow_host,
+        },
         ..request
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use banger_api::HostPorts;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -21,8 +22,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Maximum length of a message, in bytes: below the smallest default of a socket's buffer.
 const MAX_MESSAGE: usize = 128 << 10;
 
-/// Maximum number of descriptors of a message.
-const MAX_DESCRIPTORS: usize = 16;
+/// Maximum number of descriptors of a message: those of a network, with a listener of both families for each port of
+/// the host. The kernel's limit is 253 (`SCM_MAX_FD`).
+const MAX_DESCRIPTORS: usize = 16 + 2 * HostPorts::MAX;
 
 /// Timeout for a reply: applying rules takes milliseconds, also on a busy host well under this.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);

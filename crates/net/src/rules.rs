@@ -6,7 +6,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use banger_api::{Destination, Egress, EgressRule, Network};
+use banger_api::{Destination, Egress, EgressRule, HostPorts, Network};
 
 use crate::addresses::{GATEWAY, GATEWAY_V6, GUEST, GUEST_LINK_LOCAL, GUEST_V6, TAP, UPLINK};
 use crate::networks::{NEVER, NEVER_V6, PRIVATE, PRIVATE_V6};
@@ -14,6 +14,10 @@ use crate::networks::{NEVER, NEVER_V6, PRIVATE, PRIVATE_V6};
 /// Maximum number of open connections of a guest: more than builds and crawlers have, few enough that those of many VMs
 /// fit into the host's table, which all namespaces share the memory of.
 const MAX_CONNECTIONS: u32 = 8192;
+
+/// Maximum number of a guest's connections to services of the host. The gateway has a lower limit for those that it
+/// serves; this one keeps others out of the host's table.
+const MAX_SERVICE_CONNECTIONS: u32 = 1024;
 
 /// Maximum number of addresses of names in a set.
 const MAX_PINS: u32 = 4096;
@@ -44,19 +48,29 @@ const ROUTES: &str = "routes";
 const NAMES: &str = "names";
 const NAME_PORTS: &str = "name_ports";
 
-/// Returns the text that creates or replaces a VM's rules. `number` differs from that of the rules before.
-pub fn rules(egress: &Egress, number: u32) -> String {
+/// Returns the text that creates or replaces a VM's rules. The guest reaches `host_ports` at the gateway's addresses,
+/// under every policy. `number` differs from that of the rules before.
+pub fn rules(egress: &Egress, host_ports: &HostPorts, number: u32) -> String {
     let mut text = String::new();
     // Writing to a string never fails.
-    let _ = write(&mut text, egress, number);
+    let _ = write(&mut text, egress, host_ports, number);
     text
 }
 
-fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
+fn write(text: &mut String, egress: &Egress, host_ports: &HostPorts, number: u32) -> std::fmt::Result {
     declare(text)?;
-    for chain in
-        ["input", "forward", "output", "egress", "allow", "refuse", "unreachable", "deny", "postrouting"]
-    {
+    for chain in [
+        "input",
+        "services",
+        "forward",
+        "output",
+        "egress",
+        "allow",
+        "refuse",
+        "unreachable",
+        "deny",
+        "postrouting",
+    ] {
         writeln!(text, "flush chain {TABLE} {chain}")?;
     }
     for set in [NAMES, NAME_PORTS] {
@@ -75,7 +89,11 @@ fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
         ip6 daddr {GATEWAY_V6} meta l4proto {{ tcp, udp }} th dport 53 accept
         ip daddr {GATEWAY} icmp type echo-request limit rate 100/second accept
         ip6 daddr {GATEWAY_V6} icmpv6 type echo-request limit rate 100/second accept
-        goto refuse
+{}        goto refuse
+    }}
+    chain services {{
+        ct state new ct count over {MAX_SERVICE_CONNECTIONS} goto refuse
+        accept
     }}
     chain output {{
         ct state established,related accept
@@ -117,6 +135,7 @@ fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
         ip6 daddr @{HOST}6 goto refuse
         ip daddr != @{ROUTES}4 goto unreachable
         ip6 daddr != @{ROUTES}6 goto unreachable"#,
+        services(host_ports),
         allowed = log(ALLOWED),
         refused = log(REFUSED),
         unreachable = log(UNREACHABLE),
@@ -130,6 +149,18 @@ fn write(text: &mut String, egress: &Egress, number: u32) -> std::fmt::Result {
 fn log(prefix: &str) -> String {
     let rate = "limit rate 200/second burst 400 packets";
     format!("meta pkttype host {rate} log prefix \"{prefix}\" group {LOG_GROUP} snaplen {LOG_LENGTH}")
+}
+
+/// Returns the rules for the ports of the host that the guest reaches.
+fn services(host_ports: &HostPorts) -> String {
+    if host_ports.is_empty() {
+        return String::new();
+    }
+    let ports = host_ports.ports().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        "        ip daddr {GATEWAY} tcp dport {{ {ports} }} goto services
+        ip6 daddr {GATEWAY_V6} tcp dport {{ {ports} }} goto services\n"
+    )
 }
 
 /// Writes the declarations of everything that keeps its content, which change nothing if it exists.
@@ -147,7 +178,7 @@ fn declare(text: &mut String) -> std::fmt::Result {
     for chain in ["input", "forward", "output"] {
         writeln!(text, "    chain {chain} {{ type filter hook {chain} priority filter; policy drop; }}")?;
     }
-    for chain in ["egress", "allow", "refuse", "unreachable", "deny"] {
+    for chain in ["services", "egress", "allow", "refuse", "unreachable", "deny"] {
         writeln!(text, "    chain {chain} {{ }}")?;
     }
     writeln!(text, "    chain postrouting {{ type nat hook postrouting priority srcnat; }}\n}}")
@@ -262,21 +293,29 @@ mod tests {
         "pypi.org,*.crates.io:443,10.0.0.5:5432,10.1.0.0/16,[2001:db8::1]:53,fd00::/8".parse().unwrap()
     }
 
+    fn ports(text: &str) -> HostPorts {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn the_rules_of_a_list_are_one_text() {
-        insta::assert_snapshot!(rules(&list(), 7));
+        insta::assert_snapshot!(rules(&list(), &ports("5432,8080"), 7));
     }
 
     #[test]
     fn policies_differ_only_at_their_ends() {
-        let common =
-            |egress| rules(&egress, 1).lines().take_while(|line| !line.contains("@routes6 goto")).count();
-        let open = rules(&Egress::Open, 1);
+        let common = |egress| {
+            rules(&egress, &HostPorts::default(), 1)
+                .lines()
+                .take_while(|line| !line.contains("@routes6 goto"))
+                .count()
+        };
+        let open = rules(&Egress::Open, &HostPorts::default(), 1);
         for egress in [Egress::Learn, Egress::Public, Egress::None, list()] {
             assert_eq!(common(egress), common(Egress::Open));
         }
         assert!(open.ends_with("        goto allow\n    }\n}\n"), "{open}");
-        assert!(rules(&Egress::None, 1).ends_with("        goto refuse\n    }\n}\n"));
+        assert!(rules(&Egress::None, &HostPorts::default(), 1).ends_with("        goto refuse\n    }\n}\n"));
     }
 
     /// Runs `nft` on each text in one new network namespace. Returns the rules that it then lists.
@@ -302,18 +341,24 @@ mod tests {
         let routes = ["0.0.0.0/0", "10.0.0.0/8", "2001:db8::/32"].map(|route| route.parse().unwrap());
         let addresses = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::UNSPECIFIED.into()];
         let host = super::host(&addresses, &routes);
-        let listed = apply(&[rules(&list(), 1), pins.clone(), pins.clone(), host.clone()]);
+        let listed =
+            apply(&[rules(&list(), &HostPorts::default(), 1), pins.clone(), pins.clone(), host.clone()]);
         assert!(listed.contains("1.2.3.4 . 443 timeout 1m") && listed.contains("::1 timeout 1h"), "{listed}");
         assert!(listed.contains("elements = { 192.0.2.1 }"), "{listed}");
         for egress in [Egress::Open, Egress::Learn, Egress::Public, Egress::None, list()] {
-            let listed = apply(&[rules(&list(), 1), pins.clone(), host.clone(), rules(&egress, 2)]);
+            let listed = apply(&[
+                rules(&list(), &HostPorts::default(), 1),
+                pins.clone(),
+                host.clone(),
+                rules(&egress, &HostPorts::default(), 2),
+            ]);
             assert!(
                 !listed.contains("1.2.3.4 . 443") && listed.contains("elements = { 192.0.2.1 }"),
                 "{listed}"
             );
             assert!(!listed.contains("mark 0x00000001") && listed.contains("mark 0x00000002"), "{listed}");
             // Apart from the set that was kept, they are what they are on their own.
-            let alone = apply(&[rules(&egress, 2)]);
+            let alone = apply(&[rules(&egress, &HostPorts::default(), 2)]);
             let without = |text: &str| {
                 text.replace("\t\telements = { 0.0.0.0/0 }\n", "")
                     .replace("\t\telements = { 2001:db8::/32 }\n", "")
@@ -322,7 +367,10 @@ mod tests {
             };
             assert_eq!(without(&listed), alone);
         }
-        let empty = apply(&[rules(&list(), 1), host, super::host(&[], &[])]);
+        let services = apply(&[rules(&list(), &ports("80"), 1), rules(&Egress::None, &ports("22,5432"), 2)]);
+        assert!(services.contains("tcp dport { 22, 5432 } goto services"), "{services}");
+        assert!(!services.contains("tcp dport 80"), "{services}");
+        let empty = apply(&[rules(&list(), &HostPorts::default(), 1), host, super::host(&[], &[])]);
         assert!(!empty.contains("192.0.2.1"), "{empty}");
     }
 }

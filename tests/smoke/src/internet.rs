@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! host: 198.51.100.2, 2001:db8:1::2  ◀─veth─▶  internet: 198.51.100.1, 2001:db8:1::1
-//!   a web server on every address                a web server on every address, a resolver at 203.0.113.53
+//!   a web server on every address,               a web server on every address, a resolver at 203.0.113.53
+//!   8081 of 127.0.0.1 and 8082 of ::1
 //! ```
 
 use std::{
@@ -127,13 +128,19 @@ impl Internet {
     }
 
     fn with_servers(mut self) -> Result<Self> {
-        for (namespace, name) in [(&self.machine, "host"), (&self.internet, "internet")] {
+        let everywhere = "[::]:80";
+        for (namespace, name, addresses) in [
+            (&self.machine, "host", &[everywhere, "127.0.0.1:8081", "[::1]:8082"][..]),
+            (&self.internet, "internet", &[everywhere]),
+        ] {
             let root = self._dir.path().join(name);
             fs::create_dir(&root)?;
             fs::write(root.join("who"), format!("{name}\n"))?;
-            let mut server = namespace.command("busybox");
-            server.args(["httpd", "-f", "-p", "[::]:80", "-h"]).arg(&root);
-            self._servers.push(Server::start(&mut server)?);
+            for address in addresses {
+                let mut server = namespace.command("busybox");
+                server.args(["httpd", "-f", "-p", address, "-h"]).arg(&root);
+                self._servers.push(Server::start(&mut server)?);
+            }
         }
         let mut resolver = self.internet.command("dnsmasq");
         resolver.args([
@@ -154,8 +161,9 @@ impl Internet {
         fs::write(&file, "nameserver 203.0.113.53\nsearch example\n")?;
         let mut mount = self.machine.command("mount");
         ensure!(mount.arg("--bind").arg(&file).arg("/etc/resolv.conf").status()?.success(), "cannot mount");
-        for url in ["http://203.0.113.1/who", "http://[2001:db8:2::1]/who", "http://127.0.0.1/who"] {
-            until(&format!("{url} answers"), || Ok(self.fetch(url)?.is_some()))?;
+        for place in ["203.0.113.1", "[2001:db8:2::1]", "127.0.0.1", "127.0.0.1:8081", "[::1]:8082"] {
+            let url = format!("http://{place}/who");
+            until(&format!("{url} answers"), || Ok(self.fetch(&url)?.is_some()))?;
         }
         Ok(self)
     }
@@ -165,7 +173,7 @@ impl Internet {
     /// # Errors
     /// Returns an error if curl cannot be started.
     pub fn fetch(&self, url: &str) -> Result<Option<String>> {
-        let output = self.machine.command("curl").args(["-s", "-m", "10", url]).output()?;
+        let output = self.machine.command("curl").args(["-s", "-g", "-m", "10", url]).output()?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 

@@ -5,7 +5,7 @@ use super::{
     ProxyPort, RegistryHost, Scope, Setting,
     value::{RawValue, Value, within},
 };
-use crate::{Defaults, Egress, ImageName, Limits, Name, NetworkKind, Period, Size, Vmm};
+use crate::{Defaults, Egress, HostPorts, ImageName, Limits, Name, NetworkKind, Period, Size, Vmm};
 
 /// Generates [`KEYS`], the fields of a [`Layer`], and the accessors of a [`Config`] from the declarations.
 macro_rules! keys {
@@ -133,6 +133,8 @@ keys! {
     kind: NetworkKind, Project, Some("BANGER_NETWORK"), default(|_| NetworkKind::User);
     /// Destinations that VMs reach: open, learn, public, none, or a list
     egress: Egress, Project, Some("BANGER_EGRESS"), default(|_| Egress::Open);
+    /// Ports of the host's loopback that VMs reach as host.banger.internal
+    allow_host: HostPorts, Project, Some("BANGER_ALLOW_HOST"), default(|_| HostPorts::default());
     /// Maximum size of a packet in bytes
     mtu: u32 in 1280..=65520, Host, None, default(|_| 1500);
 
@@ -158,6 +160,8 @@ impl Layer {
         }
         let limit = lower.egress.as_ref().map(|limit| &limit.value);
         self.egress = self.egress.filter(|own| limit.is_none_or(|limit| own.value.is_within(limit)));
+        let granted = lower.allow_host.as_ref().map(|granted| granted.value.clone()).unwrap_or_default();
+        self.allow_host = self.allow_host.filter(|own| own.value.is_within(&granted));
         let is_off = lower.kind.as_ref().is_some_and(|limit| limit.value == NetworkKind::None);
         self.kind = self.kind.filter(|_| !is_off);
         self

@@ -240,6 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn a_project_does_not_allow_ports_of_the_host() {
+        let allowed = |project: &str, user: &str| {
+            let text = |ports: &str| format!("[network]\nallow_host = {ports}\n");
+            let layers = [file(Owner::Project, &text(project)), file(Owner::User, &text(user))];
+            Config::new(layers, HostResources::default()).allow_host().to_string()
+        };
+        assert_eq!(allowed("[22]", "[]"), "none");
+        assert_eq!(allowed("[22, 80]", "[80, 443]"), "80,443");
+        assert_eq!(allowed("[80]", "[80, 443]"), "80");
+        assert_eq!(allowed("[]", "[80, 443]"), "none");
+        let project = [file(Owner::Project, "[network]\nallow_host = [22]\n")];
+        assert!(Config::new(project, HostResources::default()).allow_host().is_empty());
+    }
+
+    #[test]
     fn every_key_has_a_unique_name_and_a_help_text() {
         for (index, key) in KEYS.iter().enumerate() {
             assert!(!key.help.is_empty());

@@ -141,10 +141,19 @@ fn raw<'a>(value: &'a DeValue<'_>) -> RawValue<'a> {
         DeValue::Boolean(false) => value_of(Shape::Boolean, "false"),
         DeValue::Float(_) => value_of(Shape::Other, "a fraction"),
         DeValue::Datetime(_) => value_of(Shape::Other, "a date or time"),
-        DeValue::Array(values) => match values.iter().map(|value| value.get_ref().as_str()).collect() {
-            Some::<Vec<_>>(strings) => RawValue { shape: Shape::Strings, text: strings.join(",").into() },
-            None => value_of(Shape::Other, "a list"),
-        },
+        DeValue::Array(values) => {
+            let strings = values.iter().map(|value| value.get_ref().as_str());
+            let integers = values.iter().map(|value| match value.get_ref() {
+                DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
+                _ => None,
+            });
+            let strings = strings.collect::<Option<Vec<_>>>().map(|all| (Shape::Strings, all));
+            let integers = || integers.collect::<Option<Vec<_>>>().map(|all| (Shape::Integers, all));
+            match strings.or_else(integers) {
+                Some((shape, all)) => RawValue { shape, text: all.join(",").into() },
+                None => value_of(Shape::Other, "a list"),
+            }
+        }
         DeValue::Table(_) => value_of(Shape::Other, "a table"),
     }
 }
@@ -254,6 +263,11 @@ mod tests {
             ),
             ("[vm]\nnat = false\n", "vm.nat on line 2: write egress = \"none\" or \"open\" below [network]"),
             ("[network]\negress = ['a..b']\n", "network.egress on line 2: \"a..b\" is not open"),
+            (
+                "[network]\nallow_host = [5432, 0]\n",
+                "network.allow_host on line 2: \"0\" is not a port of the host",
+            ),
+            ("[network]\nallow_host = [[1]]\n", "network.allow_host on line 2: a list is not valid here"),
             ("[network]\negress = [1]\n", "network.egress on line 2: a list is not valid here"),
             ("[network]\nmtu = 100\n", "network.mtu on line 2: 100 is out of range: from 1280 to 65520"),
             ("[vm]\nvmm = 'xen'\n", "vm.vmm on line 2: \"xen\" is not a VMM"),

@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, fmt, num::NonZero, ops::RangeInclusive, str::FromStr};
 
-use crate::{Egress, ImageName, InvalidPeriod, Name, NetworkKind, Period, Size, Vmm};
+use crate::{
+    Egress, HostPorts, ImageName, InvalidHostPorts, InvalidPeriod, Name, NetworkKind, Period, Size, Vmm,
+};
 
 /// A value, with its type in the source.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub(super) enum Shape {
     Boolean,
     /// A TOML array of strings; the text has them with commas between.
     Strings,
+    /// A TOML array of integers; the text has them with commas between.
+    Integers,
     /// Any other TOML type; the text names it.
     Other,
 }
@@ -44,7 +48,9 @@ pub(super) trait Value: Sized {
             return Self::parse(&raw.text);
         }
         Err(match raw.shape {
-            Shape::Strings => format!("a list is not valid here: expected {}", Self::EXPECTED),
+            Shape::Strings | Shape::Integers => {
+                format!("a list is not valid here: expected {}", Self::EXPECTED)
+            }
             Shape::Other => format!("{} is not valid here: expected {}", raw.text, Self::EXPECTED),
             Shape::String => {
                 format!("the string {:?} is not valid here: expected {}", raw.text, Self::EXPECTED)
@@ -84,6 +90,18 @@ impl Value for u32 {
     const EXPECTED: &'static str = "a number";
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("{text:?} is not a valid number"))
+    }
+}
+
+impl Value for HostPorts {
+    // An empty array has no type of values.
+    const SHAPES: &'static [Shape] = &[Shape::Integers, Shape::Strings, Shape::String, Shape::Integer];
+    const EXPECTED: &'static str = "a list of ports such as [5432, 8080]";
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        text.parse().map_err(|error: InvalidHostPorts| error.to_string())
     }
 }
 

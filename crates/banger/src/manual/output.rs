@@ -76,6 +76,7 @@ fn add_vms(out: &mut Outputs) {
         "id": "3f2a9c5d1b7e8046", "name": "box", "state": "running", "image": "debian-bookworm",
         "kernel": "debian-cloud", "vcpu": 2, "memory": 2_147_483_648_u64,
         "system_overlay_size": 8_589_934_592_u64, "disk_size": 8_589_934_592_u64, "network_kind": "user", "egress": "open", "rm": false,
+        "allow_host": [5432],
         "created_at": "2026-11-29T18:04:11Z", "started_at": "2026-11-29T18:04:12Z",
         "last_used_at": "2026-11-29T18:09:40Z", "last_error": null, "vmm": "qemu", "accel": "kvm",
         "ran_with": { "vmm": "qemu", "accel": "kvm" }, "network": "user mode", "pid": 41_873,

@@ -129,6 +129,7 @@ fn vm(root: &Path, name: &str, id: u8) -> Vm {
         disk_size: Size::mib(64),
         network_kind: banger_api::NetworkKind::User,
         egress: banger_api::Egress::None,
+        allow_host: banger_api::HostPorts::default(),
         rm: false,
         created_at: jiff::Timestamp::UNIX_EPOCH,
         started_at: None,

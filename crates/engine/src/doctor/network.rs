@@ -7,7 +7,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use banger_api::{ApiError, Check, Egress, ErrorKind, Remedy};
+use banger_api::{ApiError, Check, Egress, ErrorKind, HostPorts, Remedy};
 use banger_net::{Missing, Pasta, namespace, rules};
 use rustix::{
     io::Errno,
@@ -87,8 +87,9 @@ fn start(pasta: &Pasta, bangerd: &Path) -> io::Result<(io::Result<()>, Child)> {
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     // Else this process would keep the socket open.
     drop(command);
-    let started = namespace::connect(&socket)
-        .and_then(|process| process.start(pidfd, rules::rules(&Egress::Open, 1), 1500))
-        .map(drop);
+    let no_ports = HostPorts::default();
+    let rules = rules::rules(&Egress::Open, &no_ports, 1);
+    let started =
+        namespace::connect(&socket).and_then(|process| process.start(pidfd, rules, 1500, no_ports)).map(drop);
     Ok((started, child))
 }

@@ -85,6 +85,8 @@ const MIGRATIONS: &[&str] = &["
     ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
 ", "
     ALTER TABLE vms ADD COLUMN publish_all INTEGER NOT NULL DEFAULT 0;
+", "
+    ALTER TABLE vms ADD COLUMN allow_host TEXT NOT NULL DEFAULT '[]';
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use banger_api::{
-    Accel, Egress, EventKind, Id, LastRun, Named, NetworkKind, Publish, SetVm, Size, VmName, VmState, Vmm,
-    visible_lines,
+    Accel, Egress, EventKind, HostPorts, Id, LastRun, Named, NetworkKind, Publish, SetVm, Size, VmName,
+    VmState, Vmm, visible_lines,
 };
 use banger_proto::UNPRIVILEGED_AGENT_PORT;
 use banger_vmm::GuestChannel;
@@ -51,6 +51,8 @@ pub(crate) struct VmRecord {
     pub(crate) ran_with: Option<LastRun>,
     pub(crate) network_kind: NetworkKind,
     pub(crate) egress: Egress,
+    /// The ports of the host that its network reaches.
+    pub(crate) allow_host: HostPorts,
     /// The ports to publish while it runs.
     pub(crate) published: Vec<Publish>,
     /// True if it also publishes each port on which something in the guest listens.
@@ -130,6 +132,7 @@ pub(crate) struct NewVm {
     pub(crate) vmm: Option<Vmm>,
     pub(crate) network_kind: NetworkKind,
     pub(crate) egress: Egress,
+    pub(crate) allow_host: HostPorts,
     pub(crate) published: Vec<Publish>,
     pub(crate) publish_all: bool,
     pub(crate) rm: bool,
@@ -159,8 +162,8 @@ impl Store {
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
-                disk_size, vmm, network_kind, egress, rm, cid, created_at, published, publish_all)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                disk_size, vmm, network_kind, egress, rm, cid, created_at, published, publish_all,
+                allow_host) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
             let values = params![
                 vm.id.as_str(),
                 vm.name.as_str(),
@@ -179,6 +182,7 @@ impl Store {
                 vm.created_at.to_string(),
                 to_json("published", &vm.published)?,
                 vm.publish_all,
+                to_json("allow_host", &vm.allow_host)?,
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
             journal::insert(transaction, &vm.id, Scope::Vm, &Resource::Directory { path: vm.dir.clone() })?;
@@ -238,7 +242,8 @@ impl Store {
         let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
             network_kind = coalesce(?, network_kind), egress = coalesce(?, egress),
             disk_size = coalesce(?, disk_size), vmm = coalesce(?6, vmm),
-            ran_with = iif(?6 IS NULL, ran_with, NULL) WHERE id = ?7 RETURNING name";
+            ran_with = iif(?6 IS NULL, ran_with, NULL), allow_host = coalesce(?7, allow_host)
+            WHERE id = ?8 RETURNING name";
         let bytes = |size: Option<Size>| size.map(Size::as_bytes);
         let values = params![
             changes.vcpu,
@@ -247,6 +252,7 @@ impl Store {
             changes.egress.as_ref().map(ToString::to_string),
             bytes(changes.disk_size),
             changes.vmm.map(|vmm| vmm.to_string()),
+            changes.allow_host.as_ref().map(|ports| to_json("allow_host", ports)).transpose()?,
             id.as_str()
         ];
         self.write_and_publish(Step::VmSet, |transaction| {
@@ -358,6 +364,7 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         ran_with: has_run.then(|| json(row, "ran_with")).transpose()?,
         network_kind: parsed(row, "network_kind")?,
         egress: parsed(row, "egress")?,
+        allow_host: json(row, "allow_host")?,
         published: json(row, "published")?,
         publish_all: row.get("publish_all")?,
         rm: row.get("rm")?,
@@ -394,6 +401,7 @@ impl VmRecord {
             ran_with: None,
             network_kind: NetworkKind::User,
             egress: Egress::Open,
+            allow_host: HostPorts::default(),
             published: Vec::new(),
             publish_all: false,
             rm: false,

@@ -42,8 +42,9 @@ pub(super) async fn set_egress(
             Some(sockets) if handle.network == USER_NETWORK => {
                 let (sockets, name) = (sockets.clone(), record.name.to_string());
                 let (old, new) = (record.egress.clone(), egress.clone());
+                let allow_host = record.allow_host.clone();
                 let apply = move |_: &Context| {
-                    let applied = network::set_egress(&sockets, &old, &new);
+                    let applied = network::set_egress(&sockets, &allow_host, &old, &new);
                     applied.map_err(|source| EngineError::NetworkChange { name, source })
                 };
                 context.blocking(apply).await?;

@@ -8,7 +8,12 @@ use banger_api::{
 use jiff::Timestamp;
 
 use super::{
-    actor::Change, hardware::check_hardware, names, preflight, process::VmProcesses, publish, vms::Vms,
+    actor::Change,
+    hardware::{check_hardware, check_network},
+    names, preflight,
+    process::VmProcesses,
+    publish,
+    vms::Vms,
 };
 use crate::{
     error::EngineError,
@@ -148,6 +153,7 @@ impl Vms {
             vmm: request.vmm,
             network_kind: request.network_kind.unwrap_or_else(|| defaults.kind()),
             egress: request.egress.clone().unwrap_or_else(|| defaults.egress()),
+            allow_host: request.allow_host.clone().unwrap_or_else(|| defaults.allow_host()),
             published: request.publish.clone(),
             publish_all: request.publish_all,
             rm: request.rm,
@@ -178,6 +184,7 @@ impl Vms {
 fn check(request: &CreateVm) -> Result<(), ApiError> {
     let disks = [("a work disk", request.disk_size), ("a system overlay", request.system_overlay_size)];
     check_hardware(request.vcpu, request.memory, disks)?;
+    check_network(request.network_kind, request.allow_host.as_ref())?;
     let (ports, flexible) = publish::requested(request);
     publish::check(&ports)?;
     publish::check_count(ports.len() + flexible.len())?;

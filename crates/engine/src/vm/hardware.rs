@@ -1,6 +1,6 @@
 //! Limits of a VM's hardware.
 
-use banger_api::{ApiError, ErrorKind, Limits, Size};
+use banger_api::{ApiError, ErrorKind, HostPorts, Limits, NetworkKind, Size};
 
 /// Rejects hardware outside the limits. `None` means not requested.
 pub(super) fn check_hardware<const N: usize>(
@@ -25,4 +25,18 @@ pub(super) fn check_hardware<const N: usize>(
         within(what, size, Limits::MIN_DISK, Limits::MAX_DISK)?;
     }
     Ok(())
+}
+
+/// Rejects a request for ports of the host without a network to reach them by.
+pub(super) fn check_network(
+    kind: Option<NetworkKind>,
+    allow_host: Option<&HostPorts>,
+) -> Result<(), ApiError> {
+    match (kind, allow_host) {
+        (Some(NetworkKind::None), Some(ports)) if !ports.is_empty() => {
+            let message = format!("a VM without a network reaches no port of the host: {ports} requested");
+            Err(ApiError::new(ErrorKind::Invalid, message))
+        }
+        _ => Ok(()),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, process::Command, sync::atomic::Ordering};
 
-use banger_api::{Egress, NetworkKind};
+use banger_api::{Egress, HostPorts, NetworkKind};
 use banger_net::{
     Pasta, addresses,
     gateway::{self, Sockets},
@@ -100,11 +100,12 @@ async fn create(
     command.stdout(Pipes::duplicate(&pipes.vmm_output)?).stderr(Pipes::duplicate(&pipes.vmm_output)?);
     detach(&mut command, Vec::new());
     let pasta = spawner.spawn(ProcessRole::Pasta, command)?;
-    let (socket, rules, name) =
-        (sockets.namespace.clone(), rules_of(&record.egress), record.name.to_string());
+    let rules = rules_of(&record.egress, &record.allow_host);
+    let (socket, ports, name) =
+        (sockets.namespace.clone(), record.allow_host.clone(), record.name.to_string());
     let pidfd = pasta.pidfd()?;
     let started = context.blocking(move |_| {
-        let started = namespace::connect(&socket).and_then(|process| process.start(pidfd, rules, mtu));
+        let started = namespace::connect(&socket).and_then(|process| process.start(pidfd, rules, mtu, ports));
         started.map_err(|source| EngineError::Network { name, source })
     });
     let started = started.await?;
@@ -128,8 +129,13 @@ async fn create(
 
 /// Changes the policy of a running VM: the rules first, then the names that resolve. After a failure, the rules of
 /// `old` apply. Blocks.
-pub(super) fn set_egress(sockets: &NetworkSockets, old: &Egress, new: &Egress) -> io::Result<()> {
-    let apply = |egress| namespace::connect(&sockets.namespace)?.apply(rules_of(egress));
+pub(super) fn set_egress(
+    sockets: &NetworkSockets,
+    allow_host: &HostPorts,
+    old: &Egress,
+    new: &Egress,
+) -> io::Result<()> {
+    let apply = |egress| namespace::connect(&sockets.namespace)?.apply(rules_of(egress, allow_host));
     apply(new)?;
     gateway::set_egress(&sockets.gateway, new).inspect_err(|error| {
         if let Err(restoring) = apply(old) {
@@ -139,9 +145,9 @@ pub(super) fn set_egress(sockets: &NetworkSockets, old: &Egress, new: &Egress) -
 }
 
 /// Returns the text of a policy's rules, with a number that the rules before did not have.
-fn rules_of(egress: &Egress) -> String {
+fn rules_of(egress: &Egress, allow_host: &HostPorts) -> String {
     // 0 is the mark of a connection that no rules have allowed.
-    rules::rules(egress, u32::from_be_bytes(random()).max(1))
+    rules::rules(egress, allow_host, u32::from_be_bytes(random()).max(1))
 }
 
 /// Returns the guest's addresses and resolver.

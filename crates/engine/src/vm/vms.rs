@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{
     actor::Change,
     actors::{Actors, deleted_error},
-    hardware::check_hardware,
+    hardware::{check_hardware, check_network},
     process::{self, EXIT_TIMEOUT},
     services::Services,
     stats::{Samples, stats},
@@ -186,6 +186,7 @@ impl Vms {
     /// # Errors
     /// Returns an error if there is no such VM, or a value is outside the limits.
     pub fn set(self: &Arc<Self>, reference: &str, mut changes: SetVm) -> Result<Events, ApiError> {
+        check_network(changes.network_kind, changes.allow_host.as_ref())?;
         check_hardware(changes.vcpu, changes.memory, [("a work disk", changes.disk_size)])?;
         changes.disk_size = changes.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
         let change = match changes.egress.take() {
@@ -354,6 +355,7 @@ impl Vms {
             disk_size: record.disk_size,
             network_kind: record.network_kind,
             egress: record.egress,
+            allow_host: record.allow_host,
             publish_all: record.publish_all,
             rm: record.rm,
             created_at: record.created_at,

@@ -16,6 +16,9 @@ const OWN_DOMAIN: &str = "banger.internal";
 /// Name of the guest's gateway.
 const GATEWAY_NAME: &str = "gateway.banger.internal";
 
+/// Name of the host, for its services that the guest reaches.
+const HOST_NAME: &str = "host.banger.internal";
+
 /// Time that a guest may keep our own answers, in seconds.
 const OWN_TTL: u32 = 60;
 
@@ -54,8 +57,8 @@ pub struct Address {
     pub ttl: u32,
 }
 
-/// Decides about a guest's request.
-pub fn decide(request: &[u8]) -> Action {
+/// Decides about a guest's request. `services` are the addresses at which the guest reaches services of the host.
+pub fn decide(request: &[u8], services: &[IpAddr]) -> Action {
     let Ok(packet) = Packet::parse(request) else { return ignore_or_fail(request) };
     if packet.has_flags(PacketFlag::RESPONSE) {
         return Action::Ignore;
@@ -64,7 +67,7 @@ pub fn decide(request: &[u8]) -> Action {
     let name = question.qname.to_string().to_ascii_lowercase();
     let is_own = name == OWN_DOMAIN || name.strip_suffix(OWN_DOMAIN).is_some_and(|rest| rest.ends_with('.'));
     if is_own {
-        return own(&packet, &name).map_or(Action::Ignore, Action::Answer);
+        return own(&packet, &name, services).map_or(Action::Ignore, Action::Answer);
     }
     let has_hints = !matches!(question.qtype, QTYPE::TYPE(kind) if !HINTS.contains(&u16::from(kind)));
     Action::Forward(Question { name: DomainName::parse(&name).ok(), has_hints })
@@ -116,23 +119,27 @@ pub fn addresses(answer: &[u8]) -> Vec<Address> {
 }
 
 /// Returns the answer for a name of banger's.
-fn own(request: &Packet<'_>, name: &str) -> Option<Vec<u8>> {
+fn own(request: &Packet<'_>, name: &str, services: &[IpAddr]) -> Option<Vec<u8>> {
     let question = request.questions.first()?;
     let mut reply = Packet::new_reply(request.id());
     reply.set_flags(PacketFlag::RECURSION_AVAILABLE | PacketFlag::AUTHORITATIVE_ANSWER);
     reply.questions.push(question.clone());
-    if name == GATEWAY_NAME {
-        let data = match question.qtype {
-            QTYPE::TYPE(TYPE::A) => Some(RData::A(GATEWAY.into())),
-            QTYPE::TYPE(TYPE::AAAA) => Some(RData::AAAA(GATEWAY_V6.into())),
-            _ => None,
-        };
-        let is_internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
-        if let Some(data) = data.filter(|_| is_internet) {
-            reply.answers.push(ResourceRecord::new(Name::new(GATEWAY_NAME).ok()?, CLASS::IN, OWN_TTL, data));
-        }
-    } else {
+    let (name, addresses) = match name {
+        GATEWAY_NAME => (GATEWAY_NAME, &[GATEWAY.into(), GATEWAY_V6.into()][..]),
+        HOST_NAME => (HOST_NAME, services),
+        _ => ("", &[][..]),
+    };
+    if addresses.is_empty() {
         *reply.rcode_mut() = RCODE::NameError;
+    }
+    let is_internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
+    for address in addresses.iter().filter(|_| is_internet) {
+        let data = match (question.qtype, address) {
+            (QTYPE::TYPE(TYPE::A), IpAddr::V4(address)) => RData::A((*address).into()),
+            (QTYPE::TYPE(TYPE::AAAA), IpAddr::V6(address)) => RData::AAAA((*address).into()),
+            _ => continue,
+        };
+        reply.answers.push(ResourceRecord::new(Name::new(name).ok()?, CLASS::IN, OWN_TTL, data));
     }
     reply.build_bytes_vec().ok()
 }
@@ -203,9 +210,14 @@ mod tests {
             ("a.b", TYPE::HTTPS, true),
         ] {
             let name = Some(DomainName::parse(text).unwrap());
-            assert_eq!(decide(&request(text, kind)), Action::Forward(super::Question { name, has_hints }));
+            assert_eq!(
+                decide(&request(text, kind), &[]),
+                Action::Forward(super::Question { name, has_hints })
+            );
         }
-        let Action::Answer(answer) = decide(&request("Gateway.Banger.Internal", TYPE::A)) else { panic!() };
+        let Action::Answer(answer) = decide(&request("Gateway.Banger.Internal", TYPE::A), &[]) else {
+            panic!()
+        };
         let answer = Packet::parse(&answer).unwrap();
         assert_eq!((answer.id(), answer.answers.len(), answer.rcode()), (7, 1, RCODE::NoError));
         assert_eq!(answer.answers[0].rdata, RData::A(GATEWAY.into()));
@@ -214,19 +226,41 @@ mod tests {
             ("other.banger.internal", TYPE::A, RCODE::NameError),
             ("banger.internal", TYPE::A, RCODE::NameError),
         ] {
-            let Action::Answer(answer) = decide(&request(name, kind)) else { panic!("{name}") };
+            let Action::Answer(answer) = decide(&request(name, kind), &[]) else { panic!("{name}") };
             let answer = Packet::parse(&answer).unwrap();
             assert_eq!((answer.answers.len(), answer.rcode()), (0, code), "{name}");
         }
     }
 
     #[test]
+    fn the_host_has_a_name_where_the_guest_reaches_services_of_it() {
+        let answer = |kind, services: &[IpAddr]| {
+            let Action::Answer(answer) = decide(&request("host.banger.internal", kind), services) else {
+                panic!("{kind:?}")
+            };
+            let found: Vec<_> = addresses(&answer).iter().map(|found| found.address).collect();
+            (Packet::parse(&answer).unwrap().rcode(), found)
+        };
+        let (v4, v6) = (IpAddr::from(GATEWAY), IpAddr::from(GATEWAY_V6));
+        for (kind, services, expected) in [
+            (TYPE::A, &[][..], (RCODE::NameError, vec![])),
+            (TYPE::AAAA, &[], (RCODE::NameError, vec![])),
+            (TYPE::A, &[v4, v6], (RCODE::NoError, vec![v4])),
+            (TYPE::AAAA, &[v4, v6], (RCODE::NoError, vec![v6])),
+            (TYPE::AAAA, &[v4], (RCODE::NoError, vec![])),
+            (TYPE::TXT, &[v4, v6], (RCODE::NoError, vec![])),
+        ] {
+            assert_eq!(answer(kind, services), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_request_is_ignored_or_refused() {
-        assert_eq!(decide(&[]), Action::Ignore);
-        assert_eq!(decide(&response("example.com", 7)), Action::Ignore);
+        assert_eq!(decide(&[], &[]), Action::Ignore);
+        assert_eq!(decide(&response("example.com", 7), &[]), Action::Ignore);
         let valid = request("example.com", TYPE::A);
         for end in HEADER..valid.len() {
-            let Action::Answer(answer) = decide(&valid[..end]) else { panic!("{end}") };
+            let Action::Answer(answer) = decide(&valid[..end], &[]) else { panic!("{end}") };
             assert_eq!(Packet::parse(&answer).unwrap().rcode(), RCODE::FormatError);
         }
         let failure = server_failure(&valid).unwrap();

@@ -63,7 +63,7 @@ async fn answer(
     state: &State,
     ask: impl AsyncFn(&[u8], &[SocketAddr]) -> Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
-    let question = match dns::decide(request) {
+    let question = match dns::decide(request, &state.services) {
         Action::Forward(question) => question,
         Action::Answer(answer) => return Some(answer),
         Action::Ignore => return None,

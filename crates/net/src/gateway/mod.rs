@@ -2,7 +2,8 @@
 //!
 //! It inherits its sockets in the guest's namespace ([`Sockets`]) and has no capability. The guest is hostile, and so
 //! may the resolvers be: a request is passed on as it is, once, to a socket of its own, and only an answer to its
-//! question is passed back ([`dns`]).
+//! question is passed back ([`dns`]). It also connects the guest with the services of the host's loopback that its user
+//! has allowed (`services`).
 
 mod control;
 pub mod dns;
@@ -13,6 +14,7 @@ mod packet;
 mod policy;
 mod recorder;
 mod resolvers;
+mod services;
 mod sockets;
 mod state;
 
@@ -31,8 +33,8 @@ use state::State;
 
 use crate::record;
 
-/// Number of open files: a socket for each request that waits, and some.
-const OPEN_FILES: u64 = 512;
+/// Number of open files: a socket for each request that waits, and some; listeners and connections for services.
+const OPEN_FILES: u64 = 512 + services::OPEN_FILES;
 
 /// Returns what the gateway may do: open sockets on the host, read the addresses of its resolvers, and write the file
 /// that it inherits.
@@ -54,13 +56,15 @@ pub fn main(egress: Egress, sockets: &[String]) -> io::Result<()> {
 async fn run(sockets: &Sockets, egress: Egress) -> io::Result<()> {
     let sockets = sockets.open()?;
     let recorder = Recorder::new(sockets.record)?;
-    let state = Arc::new(State::new(egress, sockets.requests, recorder));
+    let addresses = services::addresses(&sockets.services)?;
+    let state = Arc::new(State::new(egress, sockets.requests, recorder, addresses));
     for udp in sockets.udp {
         tokio::spawn(forward::serve_udp(Arc::new(udp), state.clone()));
     }
     for tcp in sockets.tcp {
         tokio::spawn(forward::serve_tcp(tcp, state.clone()));
     }
+    services::serve(sockets.services);
     let result = tokio::select! {
         result = recorder::watch(sockets.log, &state.recorder) => result,
         () = state.recorder.save_changes() => Ok(()),

@@ -27,6 +27,7 @@ const LOG: &str = "log";
 const RECORD: &str = "record";
 const UDP: &str = "udp";
 const TCP: &str = "tcp";
+const SERVICE: &str = "service";
 
 /// Numbers of the descriptors that the gateway inherits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Sockets {
     pub udp: Vec<RawFd>,
     /// DNS over TCP, listening.
     pub tcp: Vec<RawFd>,
+    /// For the host's services, each listening on the service's port.
+    pub services: Vec<RawFd>,
 }
 
 /// The same, opened.
@@ -60,6 +63,7 @@ pub(super) struct OpenSockets {
     pub(super) record: File,
     pub(super) udp: Vec<UdpSocket>,
     pub(super) tcp: Vec<TcpListener>,
+    pub(super) services: Vec<TcpListener>,
 }
 
 impl Sockets {
@@ -82,6 +86,7 @@ impl Sockets {
                 RECORD => sockets.record = number,
                 UDP => sockets.udp.push(number),
                 TCP => sockets.tcp.push(number),
+                SERVICE => sockets.services.push(number),
                 _ => return Err(invalid()),
             }
         }
@@ -97,12 +102,13 @@ impl Sockets {
         record: File,
         gateway: GatewaySockets,
     ) -> io::Result<(Vec<OsString>, Vec<OwnedFd>)> {
-        let GatewaySockets { requests, log, udp, tcp } = gateway;
+        let GatewaySockets { requests, log, udp, tcp, services } = gateway;
         let (route, changes) = (Route::open()?.into(), AddressChanges::subscribe()?.into_fd());
         let named = [(CONTROL, control), (REQUESTS, requests), (ROUTE, route), (CHANGES, changes)];
         let named = named.into_iter().chain([(LOG, log), (RECORD, record.into())]);
         let named = named.chain(udp.into_iter().map(|fd| (UDP, fd)));
         let named = named.chain(tcp.into_iter().map(|fd| (TCP, fd)));
+        let named = named.chain(services.into_iter().map(|fd| (SERVICE, fd)));
         Ok(named.map(|(name, fd)| (format!("{name}={}", fd.as_raw_fd()).into(), fd)).unzip())
     }
 
@@ -114,11 +120,14 @@ impl Sockets {
             socket.set_nonblocking(true)?;
             UdpSocket::from_std(socket)
         });
-        let tcp = self.tcp.iter().map(|number| {
-            let listener = StdTcpListener::from(take_inherited(*number)?);
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        });
+        let listeners = |numbers: &[RawFd]| {
+            let listener = |number: &RawFd| {
+                let listener = StdTcpListener::from(take_inherited(*number)?);
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)
+            };
+            numbers.iter().map(listener).collect::<io::Result<_>>()
+        };
         let (control, log) = (take_inherited(self.control)?, take_inherited(self.log)?);
         for socket in [&control, &log] {
             ioctl_fionbio(socket, true)?;
@@ -132,7 +141,8 @@ impl Sockets {
             log: Watched::new(log)?,
             record: take_inherited(self.record)?.into(),
             udp: udp.collect::<io::Result<_>>()?,
-            tcp: tcp.collect::<io::Result<_>>()?,
+            tcp: listeners(&self.tcp)?,
+            services: listeners(&self.services)?,
         })
     }
 }
@@ -143,8 +153,17 @@ mod tests {
 
     #[test]
     fn sockets_are_parsed_from_their_arguments() {
-        let arguments =
-            ["control=3", "requests=4", "route=5", "changes=6", "log=7", "record=8", "udp=9", "tcp=10"];
+        let arguments = [
+            "control=3",
+            "requests=4",
+            "route=5",
+            "changes=6",
+            "log=7",
+            "record=8",
+            "udp=9",
+            "tcp=10",
+            "service=11",
+        ];
         let sockets = Sockets::parse(&arguments.map(str::to_owned)).unwrap();
         let expected = Sockets {
             control: 3,
@@ -155,6 +174,7 @@ mod tests {
             record: 8,
             udp: vec![9],
             tcp: vec![10],
+            services: vec![11],
         };
         assert_eq!(sockets, expected);
         for bad in ["udp", "udp=", "udp=x", "x=1"] {

@@ -32,12 +32,14 @@ pub(super) struct State {
     policy: Mutex<Policy>,
     host: Mutex<HostNetwork>,
     requests: Requests,
+    /// Addresses at which the guest reaches services of the host.
+    pub(super) services: Vec<IpAddr>,
 }
 
 impl State {
-    pub(super) fn new(egress: Egress, requests: Requests, recorder: Recorder) -> Self {
+    pub(super) fn new(egress: Egress, requests: Requests, recorder: Recorder, services: Vec<IpAddr>) -> Self {
         let policy = Mutex::new(Policy::new(egress));
-        Self { resolvers: Resolvers::default(), recorder, policy, host: Mutex::default(), requests }
+        Self { resolvers: Resolvers::default(), recorder, policy, host: Mutex::default(), requests, services }
     }
 
     /// Returns whether a name resolves.

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use banger_api::HostPorts;
 use banger_sys::confine::Namespaces;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -31,13 +32,20 @@ pub fn connect(path: &Path) -> io::Result<Connection> {
 pub struct Connection(OwnedFd);
 
 impl Connection {
-    /// Creates the network. `pasta` is a pidfd: a pasta that fails leaves the program behind that it was to run, which
-    /// never answers.
+    /// Creates the network, which listens on `host_ports` for the guest. `pasta` is a pidfd: a pasta that fails leaves
+    /// the program behind that it was to run, which never answers.
     ///
     /// # Errors
     /// Returns the process's failure, or an error if it or pasta ends, or it does not answer.
-    pub fn start(self, pasta: impl AsFd, rules: String, mtu: u32) -> io::Result<Started> {
-        send(&self.0, &Request::Start { rules, mtu }, &[])?;
+    pub fn start(
+        self,
+        pasta: impl AsFd,
+        rules: String,
+        mtu: u32,
+        host_ports: HostPorts,
+    ) -> io::Result<Started> {
+        let ports = host_ports.ports().len();
+        send(&self.0, &Request::Start { rules, mtu, host_ports }, &[])?;
         let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(&pasta, PollFlags::IN)];
         poll(&mut ready, Some(&REPLY_TIMEOUT))?;
         let [has_reply, has_ended] = ready.map(|fd| !fd.revents().is_empty());
@@ -46,7 +54,7 @@ impl Connection {
         }
         let (reply, descriptors) = self.reply()?;
         match reply {
-            Reply::Started { ipv6 } => started(ipv6, descriptors),
+            Reply::Started { ipv6 } => started(ipv6, ports, descriptors),
             other => Err(unexpected(other)),
         }
     }
@@ -76,7 +84,7 @@ fn unexpected(reply: Reply) -> io::Error {
 }
 
 /// Sorts the descriptors of a reply.
-fn started(ipv6: bool, descriptors: Vec<OwnedFd>) -> io::Result<Started> {
+fn started(ipv6: bool, ports: usize, descriptors: Vec<OwnedFd>) -> io::Result<Started> {
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(|| io::Error::other("a descriptor is missing"));
     let (network, user) = (next()?, next()?);
@@ -86,6 +94,7 @@ fn started(ipv6: bool, descriptors: Vec<OwnedFd>) -> io::Result<Started> {
     let families = if ipv6 { 2 } else { 1 };
     let udp = (0..families).map(|_| next()).collect::<io::Result<_>>()?;
     let tcp = (0..families).map(|_| next()).collect::<io::Result<_>>()?;
-    let gateway = GatewaySockets { requests, log, udp, tcp };
+    let services = (0..families * ports).map(|_| next()).collect::<io::Result<_>>()?;
+    let gateway = GatewaySockets { requests, log, udp, tcp, services };
     Ok(Started { namespaces: Namespaces { user, network }, lifeline, gateway, ipv6 })
 }

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use banger_api::Network as IpNetwork;
+use banger_api::{HostPorts, Network as IpNetwork};
 use banger_sys::{confine::keep_network_capabilities, netlink::PacketLog};
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -106,7 +106,7 @@ impl Server {
             Ok(None) | Err(_) => return Ok(()),
         };
         let result = match request {
-            Request::Start { rules, mtu } => self.start(&rules, mtu),
+            Request::Start { rules, mtu, host_ports } => self.start(&rules, mtu, &host_ports),
             Request::Apply { rules } => self.nft.apply(&rules).map(|()| (Reply::Applied, Vec::new())),
         };
         let (reply, descriptors) =
@@ -117,7 +117,7 @@ impl Server {
         Ok(())
     }
 
-    fn start(&mut self, text: &str, mtu: u32) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    fn start(&mut self, text: &str, mtu: u32, host_ports: &HostPorts) -> io::Result<(Reply, Vec<OwnedFd>)> {
         if self.network.is_some() {
             return Err(io::Error::other("the network exists already"));
         }
@@ -140,8 +140,10 @@ impl Server {
         for address in &addresses {
             descriptors.push(UdpSocket::bind(SocketAddr::new(*address, DNS))?.into());
         }
-        for address in &addresses {
-            descriptors.push(TcpListener::bind(SocketAddr::new(*address, DNS))?.into());
+        for port in [&[DNS], host_ports.ports()].concat() {
+            for address in &addresses {
+                descriptors.push(TcpListener::bind(SocketAddr::new(*address, port))?.into());
+            }
         }
         self.network = Some(Network { gateway: Some(ours), vmm });
         Ok((reply, descriptors))

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
+use banger_api::HostPorts;
 use banger_sys::confine::Namespaces;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,8 @@ pub enum Request {
         rules: String,
         /// Maximum size of a packet, in bytes.
         mtu: u32,
+        /// Ports of the host that the guest reaches, on which to listen.
+        host_ports: HostPorts,
     },
     /// Replace the rules.
     Apply {
@@ -82,4 +85,6 @@ pub struct GatewaySockets {
     pub udp: Vec<OwnedFd>,
     /// DNS over TCP, listening there.
     pub tcp: Vec<OwnedFd>,
+    /// For the host's services, listening there on their ports.
+    pub services: Vec<OwnedFd>,
 }

@@ -62,6 +62,46 @@ fn a_guest_reaches_the_internet_and_not_the_host() -> Result<()> {
     host.nothing_left()
 }
 
+#[scenario(Here, Lab)]
+fn a_guest_reaches_the_services_of_the_host_that_were_allowed() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = host(&internet, &["--egress", "none", "--allow-host", "80", "--allow-host", "8080,8082"])?;
+    assert_eq!(host.json(&["vm", "show", "box"])?["allow_host"], serde_json::json!([80, 8080, 8082]));
+    // By both families, under a policy that allows nothing else.
+    let allowed =
+        ["host.banger.internal", "192.0.0.1", "[fd62:616e:6765:7201::1]", "host.banger.internal:8082"];
+    let reached = || -> Result<()> {
+        for place in allowed {
+            assert_eq!(fetch(&host, place)?, "host", "{place}");
+        }
+        // Nothing listens on the first port; a server that was not allowed listens on the second.
+        for place in ["host.banger.internal:8080", "host.banger.internal:8081", "127.0.0.1", "198.51.100.2"] {
+            assert_eq!(fetch(&host, place)?, "", "{place}");
+        }
+        Ok(())
+    };
+    reached()?;
+    let daemon = rustix::process::Pid::from_raw(host.daemon_pid()?);
+    rustix::process::kill_process(
+        daemon.unwrap_or(rustix::process::Pid::INIT),
+        rustix::process::Signal::KILL,
+    )?;
+    reached()?;
+    // A new policy keeps the ports, and so does the next start.
+    host.ok(&["vm", "set", "--egress", "203.0.113.1", "box"])?;
+    reached()?;
+    host.ok(&["vm", "restart", "box"])?;
+    reached()?;
+    host.ok(&["vm", "stop", "box"])?;
+    host.ok(&["vm", "set", "--allow-host", "none", "box"])?;
+    host.ok(&["vm", "start", "box"])?;
+    for place in allowed {
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
 #[scenario(Here)]
 fn policies_apply_at_once_also_to_a_running_vm() -> Result<()> {
     let internet = Internet::new()?;

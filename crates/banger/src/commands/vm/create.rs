@@ -28,7 +28,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let request = self.hardware.request(&config::load()?, &client, ui).await;
+        let request = self.hardware.request(&config::load()?, &client, ui).await?;
         let request = CreateVm {
             no_start: self.no_start,
             publish: self.publish.publish,

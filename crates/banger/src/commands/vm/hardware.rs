@@ -1,9 +1,11 @@
 //! Hardware arguments of the commands that create a VM.
 
-use banger_api::{Config, CreateVm, Egress, Limits, NetworkKind, Size, VmName, Vmm};
+use banger_api::{Config, CreateVm, Egress, HostPorts, Limits, NetworkKind, Size, VmName, Vmm};
 use banger_client::Client;
 
-use crate::{commands::reference::reference, config, credentials, ssh::personal, ui::Ui};
+use crate::{
+    commands::reference::reference, config, credentials, error::CommandError, ssh::personal, ui::Ui,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hardware {
@@ -55,6 +57,10 @@ pub(super) struct NetworkFlags {
     /// Same as --egress none
     #[arg(long, overrides_with = "nat")]
     no_nat: bool,
+    /// TCP port of the host's loopback that the VM reaches as host.banger.internal:PORT, under every policy
+    /// (repeatable), or none
+    #[arg(long, value_name = "PORT")]
+    allow_host: Vec<HostPorts>,
 }
 
 impl NetworkFlags {
@@ -72,11 +78,28 @@ impl NetworkFlags {
             (None, false, false) => None,
         }
     }
+
+    /// Returns the ports of the host that flags allow.
+    pub(super) fn allow_host(&self) -> Result<Option<HostPorts>, CommandError> {
+        if self.allow_host.is_empty() {
+            return Ok(None);
+        }
+        let ports = self.allow_host.iter().flat_map(HostPorts::ports).copied();
+        HostPorts::new(ports).map(Some).map_err(|error| CommandError::usage(error.to_string()))
+    }
 }
 
 impl Hardware {
     /// Returns the request for such a VM: unset flags are filled from `config`.
-    pub(super) async fn request(&self, config: &Config, client: &Client, ui: &Ui) -> CreateVm {
+    ///
+    /// # Errors
+    /// Returns an error if the flags allow too many ports of the host.
+    pub(super) async fn request(
+        &self,
+        config: &Config,
+        client: &Client,
+        ui: &Ui,
+    ) -> Result<CreateVm, CommandError> {
         let flags = CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
@@ -88,11 +111,12 @@ impl Hardware {
             vmm: self.vmm,
             network_kind: self.network.kind(),
             egress: self.network.egress(),
+            allow_host: self.network.allow_host()?,
             personal: personal::collect(client.dirs(), ui),
             ..CreateVm::default()
         };
         let request = config::fill_defaults(config, flags);
         let credentials = credentials::for_missing_image(client, request.image.as_deref(), ui).await;
-        CreateVm { credentials, ..request }
+        Ok(CreateVm { credentials, ..request })
     }
 }

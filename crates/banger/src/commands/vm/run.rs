@@ -143,7 +143,7 @@ impl Run {
         // The daemon must not delete a VM that may have unsaved work.
         let rm = self.rm && (prepared.is_none() || self.discard);
         let request_start = now_ns();
-        let hardware = self.hardware.request(&config, &client, ui).await;
+        let hardware = self.hardware.request(&config, &client, ui).await?;
         let publish_or_other = from_plan(&plan);
         let publish = self.publish.publish.clone();
         let publish_all = self.publish.publish_all;

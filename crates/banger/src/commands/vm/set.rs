@@ -12,14 +12,15 @@ use crate::{
 
 /// Change the hardware of stopped VMs, or the egress policy of any
 ///
-/// A change of the hardware applies at the next start. A change of the egress policy applies at once, also to open
-/// connections. The work disk can only grow; its file system is checked first, and grows with
-/// it. A VM keeps the VMM that it last ran with, and KVM if it used that; --vmm changes this.
+/// A change of the hardware, or of the ports of --allow-host, applies at the next start. A change of the egress policy
+/// applies at once, also to open connections. The work disk can only grow; its file system is checked first, and grows
+/// with it. A VM keeps the VMM that it last ran with, and KVM if it used that; --vmm changes this.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm set --vcpu 4 --memory 8G box
   banger vm set --disk-size 32G box
   banger vm set --egress pypi.org,*.pythonhosted.org box
+  banger vm set --allow-host 5432 box
   banger vm set --vmm qemu box       after firecracker, on a host without KVM")]
 pub(crate) struct Set {
     /// Number of virtual CPUs, 1 to 32
@@ -53,12 +54,14 @@ impl Set {
             memory: self.memory,
             network_kind: self.network.kind(),
             egress: self.network.egress(),
+            allow_host: self.network.allow_host()?,
             disk_size: self.disk_size,
             vmm: self.vmm,
         };
         if changes == SetVm::default() {
             return Err(CommandError::usage(
-                "specify what to change: --vcpu, --memory, --disk-size, --vmm, --network or --egress",
+                "specify what to change: --vcpu, --memory, --disk-size, --vmm, --network, --egress or \
+                 --allow-host",
             ));
         }
         watch_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), changes.clone()).await)

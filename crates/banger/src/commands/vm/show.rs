@@ -53,6 +53,7 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("process", vm.pid.map(|pid| pid.to_string()).unwrap_or_else(|| "none".to_owned())),
         ("network", vm.network.clone().unwrap_or_else(|| vm.network_kind.to_string())),
         ("egress", vm.egress.to_string()),
+        ("host ports", vm.allow_host.to_string()),
         ("console", vm.console.clone()),
         ("last error", why),
     ]);
