@@ -1,7 +1,9 @@
-//! User settings that a guest receives: SSH keys and a locale.
+//! User settings that a guest receives: SSH keys, a locale, and proxies.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ProxyVariables;
 
 /// Maximum number of keys: the user's own, and some of the people they work with.
 const MAX_KEYS: usize = 16;
@@ -33,6 +35,7 @@ pub enum InvalidGuestSettings {
 pub struct GuestSettings {
     authorized_keys: Vec<String>,
     locale: Option<String>,
+    proxies: ProxyVariables,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -40,6 +43,7 @@ pub struct GuestSettings {
 struct Unchecked {
     authorized_keys: Vec<String>,
     locale: Option<String>,
+    proxies: ProxyVariables,
 }
 
 impl GuestSettings {
@@ -58,8 +62,14 @@ impl GuestSettings {
             Some(name) if !Self::is_locale(&name) => {
                 Err(InvalidGuestSettings::Locale(name.chars().take(80).collect()))
             }
-            locale => Ok(Self { authorized_keys, locale }),
+            locale => Ok(Self { authorized_keys, locale, ..Self::default() }),
         }
+    }
+
+    /// Returns these settings with proxies.
+    #[must_use]
+    pub fn with_proxies(self, proxies: ProxyVariables) -> Self {
+        Self { proxies, ..self }
     }
 
     /// Returns whether `name` can be the name of a locale.
@@ -74,6 +84,11 @@ impl GuestSettings {
         &self.authorized_keys
     }
 
+    /// Returns the proxies of the guest's sessions.
+    pub fn proxies(&self) -> &ProxyVariables {
+        &self.proxies
+    }
+
     /// Returns the locale to set if the image has it, in the syntax of `LANG`.
     pub fn locale(&self) -> Option<&str> {
         self.locale.as_deref()
@@ -83,7 +98,7 @@ impl GuestSettings {
 impl TryFrom<Unchecked> for GuestSettings {
     type Error = InvalidGuestSettings;
     fn try_from(unchecked: Unchecked) -> Result<Self, Self::Error> {
-        Self::new(unchecked.authorized_keys, unchecked.locale)
+        Ok(Self::new(unchecked.authorized_keys, unchecked.locale)?.with_proxies(unchecked.proxies))
     }
 }
 

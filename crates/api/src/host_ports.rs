@@ -33,6 +33,9 @@ impl HostPorts {
     /// Maximum number of ports: the VM's network listens on each.
     pub const MAX: usize = 64;
 
+    /// Name of the host in a VM that reaches some.
+    pub const NAME: &str = "host.banger.internal";
+
     /// Sorts ports; duplicates are dropped.
     ///
     /// # Errors

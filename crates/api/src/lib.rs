@@ -27,6 +27,7 @@ mod name;
 mod network;
 mod operation;
 mod period;
+mod proxies;
 mod published;
 mod reference;
 mod remedy;
@@ -62,6 +63,7 @@ pub use name::{Id, InvalidName, Name, VmName};
 pub use network::{InvalidNetworkKind, NetworkKind};
 pub use operation::{Operation, OperationEvent, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
+pub use proxies::{HttpProxy, InvalidProxy, ProxyUrl, ProxyVariables};
 pub use published::{
     InvalidPublish, MAX_AUTOMATIC, MAX_PUBLISHED, PortProtocol, PortSelector, Publish, PublishPorts,
     PublishedPort, UnpublishPorts,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, Config, CreateVm, Dirs, ErrorKind, HostResources, NetworkKind, Size,
+    ApiError, Config, CreateVm, Dirs, ErrorKind, HostPorts, HostResources, NetworkKind, Size,
     config::{CONFIG_MAX, ConfigEntry, Layer, Owner, PROJECT_FILE},
 };
 
@@ -48,9 +48,22 @@ fn load_at(dir: Option<&Path>) -> Result<Config, ApiError> {
     Ok(Config::new(layers, host_size()))
 }
 
-/// Returns `request` with unset fields filled from `config`.
-pub(crate) fn fill_defaults(config: &Config, request: CreateVm) -> CreateVm {
-    CreateVm {
+/// Returns `request` with unset fields filled from `config`, and ports of the host for its proxies.
+///
+/// # Errors
+/// Returns an error if a VM cannot reach the port of a proxy.
+pub(crate) fn fill_defaults(config: &Config, request: CreateVm) -> Result<CreateVm, ApiError> {
+    // A VM without a network reaches none; the daemon refuses only those of a flag.
+    let allow_host = match request.network_kind.unwrap_or_else(|| config.kind()) {
+        NetworkKind::User => {
+            let ports = request.allow_host.unwrap_or_else(|| config.allow_host());
+            let ports = ports.ports().iter().copied().chain(request.personal.proxies().host_ports());
+            let ports = HostPorts::new(ports);
+            Some(ports.map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?)
+        }
+        NetworkKind::None => request.allow_host,
+    };
+    Ok(CreateVm {
         image: request.image.or_else(|| config.image().map(ToString::to_string)),
         kernel: request.kernel.or_else(|| config.kernel().map(ToString::to_string)),
         vcpu: request.vcpu.or_else(|| Some(config.vcpu())),
@@ -60,13 +73,9 @@ pub(crate) fn fill_defaults(config: &Config, request: CreateVm) -> CreateVm {
         vmm: request.vmm.or(config.vmm().copied()),
         network_kind: request.network_kind.or_else(|| Some(config.kind())),
         egress: request.egress.or_else(|| Some(config.egress())),
-        // A VM without a network reaches none; the daemon refuses only those of a flag.
-        allow_host: match request.network_kind.unwrap_or_else(|| config.kind()) {
-            NetworkKind::User => request.allow_host.or_else(|| Some(config.allow_host())),
-            NetworkKind::None => request.allow_host,
-        },
+        allow_host,
         ..request
-    }
+    })
 }
 
 /// Returns each key's value and origin for help texts: the built-in ones if the configuration is invalid. The command

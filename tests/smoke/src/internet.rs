@@ -30,6 +30,24 @@ const SERVERS: [&str; 7] = [
     "fd00:50::1/128",
 ];
 
+/// Program of an HTTP proxy of the host's loopback, for the user `me` with the password `s3cret`.
+const PROXY: &str = r#"
+import base64, http.server, urllib.request
+class Proxy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        known = "Basic " + base64.b64encode(b"me:s3cret").decode()
+        if self.headers["Proxy-Authorization"] != known:
+            return self.send_error(407)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.path) as answer:
+            body = answer.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", 3128), Proxy).serve_forever()
+"#;
+
 /// Names that the resolver knows, as options of dnsmasq.
 const NAMES: [&str; 6] = [
     "--host-record=www.example,203.0.113.1,2001:db8:2::1",
@@ -175,6 +193,15 @@ impl Internet {
     pub fn fetch(&self, url: &str) -> Result<Option<String>> {
         let output = self.machine.command("curl").args(["-s", "-g", "-m", "10", url]).output()?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// Starts the proxy at `http://me:s3cret@127.0.0.1:3128` of the host.
+    ///
+    /// # Errors
+    /// Returns an error if Python is missing, or the proxy does not answer.
+    pub fn start_proxy(&mut self) -> Result<()> {
+        self._servers.push(Server::start(self.machine.command("python3").args(["-c", PROXY]))?);
+        until("the proxy answers", || Ok(self.fetch("http://127.0.0.1:3128/")?.is_some()))
     }
 
     /// Gives the host its default routes.

@@ -5,7 +5,9 @@ use super::{
     ProxyPort, RegistryHost, Scope, Setting,
     value::{RawValue, Value, within},
 };
-use crate::{Defaults, Egress, HostPorts, ImageName, Limits, Name, NetworkKind, Period, Size, Vmm};
+use crate::{
+    Defaults, Egress, HostPorts, HttpProxy, ImageName, Limits, Name, NetworkKind, Period, Size, Vmm,
+};
 
 /// Generates [`KEYS`], the fields of a [`Layer`], and the accessors of a [`Config`] from the declarations.
 macro_rules! keys {
@@ -135,6 +137,8 @@ keys! {
     egress: Egress, Project, Some("BANGER_EGRESS"), default(|_| Egress::Open);
     /// Ports of the host's loopback that VMs reach as host.banger.internal
     allow_host: HostPorts, Project, Some("BANGER_ALLOW_HOST"), default(|_| HostPorts::default());
+    /// Proxies of sessions in VMs: host (as in the user's environment), none, or a URL
+    http_proxy: HttpProxy, Host, Some("BANGER_HTTP_PROXY"), default(|_| HttpProxy::None);
     /// Maximum size of a packet in bytes
     mtu: u32 in 1280..=65520, Host, None, default(|_| 1500);
 

@@ -3,7 +3,8 @@
 use std::{borrow::Cow, fmt, num::NonZero, ops::RangeInclusive, str::FromStr};
 
 use crate::{
-    Egress, HostPorts, ImageName, InvalidHostPorts, InvalidPeriod, Name, NetworkKind, Period, Size, Vmm,
+    Egress, HostPorts, HttpProxy, ImageName, InvalidHostPorts, InvalidPeriod, Name, NetworkKind, Period,
+    Size, Vmm,
 };
 
 /// A value, with its type in the source.
@@ -80,6 +81,7 @@ values! {
     Period: String | Integer, "a duration such as \"90s\", or a number of seconds";
     ProjectPolicy: String, "\"ask\", \"always\" or \"never\"";
     Egress: String | Strings, "\"open\", \"public\", \"none\", or a list of destinations such as [\"pypi.org\", \"10.0.0.5:5432\"]";
+    HttpProxy: String, "\"host\", \"none\", or a URL such as \"http://proxy.example:3128\"";
     NetworkKind: String, "\"user\" or \"none\"";
     AutoStop: String | Integer, "a duration such as \"2h\", or \"off\"";
     ProxyPort: String | Integer, "a port such as 7788, or \"off\"";

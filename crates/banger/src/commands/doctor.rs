@@ -174,7 +174,7 @@ async fn check_daemon(client: &Client) -> Result<Check, ApiError> {
 async fn check_boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
     let start = Instant::now();
     let booted = async {
-        let request = config::fill_defaults(&config::load()?, CreateVm { rm: true, ..CreateVm::default() });
+        let request = config::fill_defaults(&config::load()?, CreateVm { rm: true, ..CreateVm::default() })?;
         let phase = signals::cancellable();
         let mut session = phase.run(client.run_vm(&request)).await??;
         let (vm, _) = watch::<Vm>(client, &mut session, ui).await?;

@@ -1,16 +1,29 @@
 //! The user's settings that a guest receives at each start.
 
-use banger_api::{ApiError, Dirs, GuestSettings};
+use banger_api::{ApiError, Config, Dirs, ErrorKind, GuestSettings, HttpProxy, ProxyVariables};
 
 use super::files::SshFiles;
 use crate::{hints::hint_for, ui::Ui};
 
-/// Returns banger's key for an sshd in the image, and the user's locale. A failure is only a warning: the VM works
-/// without them.
-pub(crate) fn collect(dirs: &Dirs, ui: &Ui) -> GuestSettings {
-    let locale = locale(|name| std::env::var(name).ok());
+/// Returns banger's key for an sshd in the image, the user's locale, and the proxies of a flag or else of the
+/// configuration. A key that cannot be created is only a warning: the VM works without it.
+///
+/// # Errors
+/// Returns an error if a variable of the user is not a proxy.
+pub(crate) fn collect(
+    config: &Config,
+    flag: Option<&HttpProxy>,
+    dirs: &Dirs,
+    ui: &Ui,
+) -> Result<GuestSettings, ApiError> {
+    let variable = |name: &str| std::env::var(name).ok();
     // Both values have been validated.
-    GuestSettings::new(key(dirs, ui).into_iter().collect(), locale).unwrap_or_default()
+    let settings =
+        GuestSettings::new(key(dirs, ui).into_iter().collect(), locale(variable)).unwrap_or_default();
+    let setting = flag.cloned().unwrap_or_else(|| config.http_proxy());
+    let proxies = ProxyVariables::collect(&setting, variable)
+        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+    Ok(settings.with_proxies(proxies))
 }
 
 /// Returns the key, created on first use; warns if that fails.

@@ -84,7 +84,7 @@ pub(crate) async fn ensure_running(client: &Client, vm: Vm, ui: &Ui) -> Result<V
             return Err(error.hint(format!("start it with: banger vm start {}; {hint}", vm.name)).into());
         }
     }
-    let options = StartVm { personal: personal::collect(client.dirs(), ui) };
+    let options = StartVm { personal: personal::collect(&crate::config::load()?, None, client.dirs(), ui)? };
     let mut events = client.start_vm(vm.id.as_str(), &options).await?;
     let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;
     file_sync::after_start(client, ui, &vm).await?;

@@ -278,6 +278,8 @@ impl Start<'_> {
         let connected = now_ns();
         self.context.spans.add("boot", began, connected);
         self.boot_spans(&greeting, connected);
+        let proxies = if network.is_some() { self.proxies().await } else { Vec::new() };
+        let variables = [self.variables()?, proxies].concat();
         let configure = Request::Configure(Configure {
             hostname: Some(self.record.name.to_string()),
             network,
@@ -285,7 +287,7 @@ impl Start<'_> {
             timezone: timezone(Path::new("/etc/localtime")),
             authorized_keys: self.guest_settings.authorized_keys().to_vec(),
             locale: self.guest_settings.locale().map(str::to_owned),
-            env: if greeting.generation < GENERATION_OF_VARIABLES { Vec::new() } else { self.variables()? },
+            env: if greeting.generation < GENERATION_OF_VARIABLES { Vec::new() } else { variables },
             ..Configure::default()
         });
         match self.unless_exited(agent.request(&configure)).await? {
@@ -306,6 +308,27 @@ impl Start<'_> {
             remaining > 0
         };
         Ok(image.map(|image| image.config.env.into_iter().take_while(fits).collect()).unwrap_or_default())
+    }
+
+    /// Returns the variables of the user's proxies that the VM can reach; warns of others.
+    async fn proxies(&self) -> Vec<String> {
+        let VmRecord { name, allow_host, .. } = self.record;
+        let proxies = self.guest_settings.proxies();
+        let missing: Vec<_> =
+            proxies.host_ports().into_iter().filter(|port| !allow_host.ports().contains(port)).collect();
+        if !missing.is_empty() {
+            let ports = |ports: &[u16]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            let all = [allow_host.ports(), &missing].concat();
+            self.context
+                .warn(format!(
+                    "VM {name} does not reach the proxy on port {} of this host; stop the VM and run \
+                     banger vm set --allow-host {} {name}",
+                    ports(&missing),
+                    ports(&all)
+                ))
+                .await;
+        }
+        proxies.for_session(allow_host)
     }
 
     /// Adds the boot phases that the agent reports, converted to the host's clock.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use banger_api::DomainName;
+use banger_api::{DomainName, HostPorts};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE, rdata::RData};
 
 use crate::addresses::{GATEWAY, GATEWAY_V6};
@@ -15,9 +15,6 @@ const OWN_DOMAIN: &str = "banger.internal";
 
 /// Name of the guest's gateway.
 const GATEWAY_NAME: &str = "gateway.banger.internal";
-
-/// Name of the host, for its services that the guest reaches.
-const HOST_NAME: &str = "host.banger.internal";
 
 /// Time that a guest may keep our own answers, in seconds.
 const OWN_TTL: u32 = 60;
@@ -126,7 +123,7 @@ fn own(request: &Packet<'_>, name: &str, services: &[IpAddr]) -> Option<Vec<u8>>
     reply.questions.push(question.clone());
     let (name, addresses) = match name {
         GATEWAY_NAME => (GATEWAY_NAME, &[GATEWAY.into(), GATEWAY_V6.into()][..]),
-        HOST_NAME => (HOST_NAME, services),
+        HostPorts::NAME => (HostPorts::NAME, services),
         _ => ("", &[][..]),
     };
     if addresses.is_empty() {

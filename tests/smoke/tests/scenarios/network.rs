@@ -1,7 +1,9 @@
 //! A VM's network: what it reaches, and what it never reaches.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
-use banger_smoke::{Host, Internet, scenario, until};
+use banger_smoke::{Host, Internet, Running, scenario, until};
 use serde_json::{Value, json};
 
 /// Returns a host in `internet` with a running VM `box`.
@@ -100,6 +102,51 @@ fn a_guest_reaches_the_services_of_the_host_that_were_allowed() -> Result<()> {
     }
     host.ok(&["vm", "delete", "--force", "box"])?;
     host.nothing_left()
+}
+
+#[scenario(Here)]
+fn sessions_use_the_users_proxy_on_the_hosts_loopback() -> Result<()> {
+    let mut internet = Internet::new()?;
+    internet.start_proxy()?;
+    let host = Host::with_program("curl")?;
+    host.ok(&["daemon", "stop"])?;
+    let host = internet.host(host);
+    let with_proxy = |args: &[&str]| {
+        let mut command = host.command(args);
+        command.env("http_proxy", "http://me:s3cret@localhost:3128").env("NO_PROXY", "203.0.113.2");
+        Running::start(command, format!("banger {}", args.join(" ")))?.finish(b"")
+    };
+    let run =
+        ["vm", "run", "-d", "--name", "box", "--image", "curl", "--disk-size", "64M", "--egress", "none"];
+    with_proxy(&[&run[..], &["--http-proxy", "host"]].concat())?.success()?;
+    assert_eq!(fetch(&host, "203.0.113.1")?, "internet");
+    // It needs no proxy, and is refused without.
+    assert_eq!(fetch(&host, "203.0.113.2")?, "");
+    let variable = |name: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", &format!("echo ${name}")]);
+    assert_eq!(variable("HTTP_PROXY")?, "http://me:s3cret@host.banger.internal:3128\n");
+    assert_eq!(variable("no_proxy")?, "203.0.113.2,host.banger.internal,localhost,127.0.0.1,::1\n");
+    let shown = host.json(&["vm", "show", "box"])?;
+    assert_eq!(shown["allow_host"], serde_json::json!([3128]));
+    ensure!(!shown.to_string().contains("s3cret"), "{shown}");
+    // A later start follows the configuration; without the port, it says why there is no proxy.
+    host.ok(&["vm", "restart", "box"])?;
+    assert_eq!(fetch(&host, "203.0.113.1")?, "");
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/config.toml"), "[network]\nhttp_proxy = \"host\"\n")?;
+    with_proxy(&["vm", "restart", "box"])?.success()?;
+    assert_eq!(fetch(&host, "203.0.113.1")?, "internet");
+    host.ok(&["vm", "stop", "box"])?;
+    host.ok(&["vm", "set", "--allow-host", "80", "box"])?;
+    let started = with_proxy(&["vm", "start", "box"])?;
+    ensure!(started.stderr.contains("banger vm set --allow-host 80,3128 box"), "{}", started.stderr);
+    assert_eq!(variable("HTTP_PROXY")?, "\n");
+    // The password of a flag would be in the list of processes.
+    let refused = host.banger(&["vm", "run", "--http-proxy", "http://me:s3cret@p:1", "--rm"])?;
+    ensure!(
+        refused.stderr.contains("other users can read") && !refused.stderr.contains("s3cret"),
+        "{refused:?}"
+    );
+    Ok(())
 }
 
 #[scenario(Here)]

@@ -171,16 +171,17 @@ impl Build {
         scripts: &[Vec<u8>],
         key: Digest,
     ) -> Result<Image, CommandError> {
+        let config = config::load_for(None)?;
         let request = CreateVm {
             image: Some(base.id.to_string()),
             vcpu: self.vcpu,
             memory: self.memory,
             system_overlay_size: self.system_overlay_size,
-            personal: personal::collect(client.dirs(), ui),
+            personal: personal::collect(&config, None, client.dirs(), ui)?,
             rm: !self.keep,
             ..CreateVm::default()
         };
-        let request = config::fill_defaults(&config::load_for(None)?, request);
+        let request = config::fill_defaults(&config, request)?;
         let mut phase = signals::cancellable();
         let mut events = phase.run(client.run_vm(&request)).await??;
         let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;

@@ -1,6 +1,6 @@
 //! Hardware arguments of the commands that create a VM.
 
-use banger_api::{Config, CreateVm, Egress, HostPorts, Limits, NetworkKind, Size, VmName, Vmm};
+use banger_api::{Config, CreateVm, Egress, HostPorts, HttpProxy, Limits, NetworkKind, Size, VmName, Vmm};
 use banger_client::Client;
 
 use crate::{
@@ -39,6 +39,9 @@ pub(crate) struct Hardware {
     vmm: Option<Vmm>,
     #[command(flatten)]
     network: NetworkFlags,
+    /// Proxies of the VM's sessions until it stops: host (as in this shell's HTTPS_PROXY), none, or a URL
+    #[arg(long, value_name = "PROXY")]
+    http_proxy: Option<HttpProxy>,
 }
 
 /// Flags of a VM's network.
@@ -93,13 +96,19 @@ impl Hardware {
     /// Returns the request for such a VM: unset flags are filled from `config`.
     ///
     /// # Errors
-    /// Returns an error if the flags allow too many ports of the host.
+    /// Returns an error if the flags allow too many ports of the host, a proxy is not valid, or other users could read
+    /// its password.
     pub(super) async fn request(
         &self,
         config: &Config,
         client: &Client,
         ui: &Ui,
     ) -> Result<CreateVm, CommandError> {
+        if self.http_proxy.as_ref().is_some_and(HttpProxy::has_password) {
+            let message = "--http-proxy with a user or password: other users can read a command's arguments";
+            let hint = "set HTTPS_PROXY and use --http-proxy host, or set network.http_proxy in config.toml";
+            return Err(CommandError::usage(message).with_hint(Some(hint.to_owned())));
+        }
         let flags = CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
@@ -112,10 +121,10 @@ impl Hardware {
             network_kind: self.network.kind(),
             egress: self.network.egress(),
             allow_host: self.network.allow_host()?,
-            personal: personal::collect(client.dirs(), ui),
+            personal: personal::collect(config, self.http_proxy.as_ref(), client.dirs(), ui)?,
             ..CreateVm::default()
         };
-        let request = config::fill_defaults(config, flags);
+        let request = config::fill_defaults(config, flags)?;
         let credentials = credentials::for_missing_image(client, request.image.as_deref(), ui).await;
         Ok(CreateVm { credentials, ..request })
     }

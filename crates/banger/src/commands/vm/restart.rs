@@ -5,6 +5,7 @@ use banger_client::Client;
 
 use crate::{
     commands::{reference::reference, several::restart_each},
+    config,
     error::CommandError,
     ssh::personal,
     ui::Ui,
@@ -28,7 +29,7 @@ impl Restart {
         let client = Client::new()?;
         let options = RestartVm {
             timeout_s: self.timeout.map(|timeout| timeout.as_secs()),
-            personal: personal::collect(client.dirs(), ui),
+            personal: personal::collect(&config::load()?, None, client.dirs(), ui)?,
         };
         restart_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), &options).await)
             .await

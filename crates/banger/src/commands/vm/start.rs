@@ -5,6 +5,7 @@ use banger_client::Client;
 
 use crate::{
     commands::{reference::reference, several::start_each},
+    config,
     error::CommandError,
     ssh::personal,
     ui::Ui,
@@ -21,7 +22,7 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let options = StartVm { personal: personal::collect(client.dirs(), ui) };
+        let options = StartVm { personal: personal::collect(&config::load()?, None, client.dirs(), ui)? };
         start_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str(), &options).await).await
     }
 }
