@@ -24,7 +24,7 @@ pub(super) fn apply(config: Option<&NetworkConfig>) -> Result<(), Failure> {
             format!("the guest has no network interface {name}: its kernel may lack virtio_net"),
         )
     })?;
-    let changes = LinkChanges { mtu: config.mtu, mac: None };
+    let changes = LinkChanges { mtu: config.mtu, ..LinkChanges::default() };
     route.bring_up(interface, changes).map_err(Failure::io(format_args!("bring up {name}")))?;
     let (v4, v6) = (&config.addresses, &config.addresses_v6);
     let v4 = v4.iter().map(|config| (IpAddr::from(config.address), config.prefix));

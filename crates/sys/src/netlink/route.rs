@@ -22,6 +22,7 @@ const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 const LINK_ADDRESS: u16 = 1;
 const LINK_MTU: u16 = 4;
+const LINK_QUEUE: u16 = 13;
 const ADDRESS: u16 = 1;
 const LOCAL_ADDRESS: u16 = 2;
 const BROADCAST_ADDRESS: u16 = 4;
@@ -57,6 +58,8 @@ pub struct LinkChanges {
     pub mtu: Option<u32>,
     /// Hardware address.
     pub mac: Option<[u8; 6]>,
+    /// Maximum number of packets that wait to be sent.
+    pub queue: Option<u32>,
 }
 
 impl Route {
@@ -91,6 +94,9 @@ impl Route {
         }
         if let Some(mtu) = changes.mtu {
             attribute(&mut body, LINK_MTU, &mtu.to_ne_bytes());
+        }
+        if let Some(queue) = changes.queue {
+            attribute(&mut body, LINK_QUEUE, &queue.to_ne_bytes());
         }
         if let Some(mac) = changes.mac {
             attribute(&mut body, LINK_ADDRESS, &mac);
