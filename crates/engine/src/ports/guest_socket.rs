@@ -20,8 +20,8 @@ use crate::{
     guest::{Agent, unexpected},
 };
 
-/// Bytes to read at a time, and maximum data in a frame to the guest.
-const CHUNK: usize = 64 << 10;
+/// Bytes to read at a time, and maximum data in a frame to the guest, where a system call costs more than many bytes.
+const CHUNK: usize = 256 << 10;
 
 /// Maximum data from the guest that is buffered while its acknowledgements are read.
 const MAX_BUFFERED: usize = 1 << 20;

@@ -17,8 +17,8 @@ use crate::sessions::Sessions;
 /// Maximum number of open connections to a VM's published ports; more wait in the kernel.
 pub(super) const MAX_CONNECTIONS: usize = 512;
 
-/// Bytes to copy at a time.
-const CHUNK: usize = 64 << 10;
+/// Bytes to copy at a time: a frame to the guest.
+const CHUNK: usize = 256 << 10;
 
 /// Delay after a failed accept, for example when this process has too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
