@@ -70,10 +70,19 @@ impl Host {
     /// # Errors
     /// Returns an error as [`tiny`](Self::tiny) does, or if the program is not installed.
     pub fn with_program(name: &str) -> Result<Self> {
+        Self::with_programs(name, &[name])
+    }
+
+    /// Returns a host that also has an image with busybox and these programs.
+    ///
+    /// # Errors
+    /// Returns an error as [`with_program`](Self::with_program) does.
+    pub fn with_programs(image: &str, programs: &[&str]) -> Result<Self> {
         let host = Self::new()?;
         let tar = host.path("program.tar");
-        tree::tar_with(&tar, &[&format!("/usr/bin/{name}")])?;
-        host.ok(&["image", "import", name, &tar.display().to_string()])?;
+        let paths: Vec<_> = programs.iter().map(|name| format!("/usr/bin/{name}")).collect();
+        tree::tar_with(&tar, &paths.iter().map(String::as_str).collect::<Vec<_>>())?;
+        host.ok(&["image", "import", image, &tar.display().to_string()])?;
         fs::remove_file(&tar)?;
         Ok(host)
     }

@@ -8,6 +8,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -20,13 +21,14 @@ use crate::{
 };
 
 /// Addresses of the internet's servers: public ones, a private one, and that of a cloud's metadata.
-const SERVERS: [&str; 7] = [
+const SERVERS: [&str; 8] = [
     "203.0.113.1/32",
     "203.0.113.2/32",
     "203.0.113.53/32",
     "192.168.50.1/32",
     "169.254.169.254/32",
     "2001:db8:2::1/128",
+    "2001:db8:2::53/128",
     "fd00:50::1/128",
 ];
 
@@ -57,6 +59,12 @@ const NAMES: [&str; 6] = [
     "--host-record=host.example,198.51.100.2",
     "--host-record=half.example,203.0.113.1",
 ];
+
+/// Number of addresses of `many.example`: 2001:db8:3::1 and those after it.
+pub const MANY: u16 = 500;
+
+/// The network of the addresses of `many.example`.
+const MANY_NETWORK: &str = "2001:db8:3::/64";
 
 /// A network namespace with a process in it, which ends with this value.
 #[derive(Debug)]
@@ -140,6 +148,7 @@ impl Internet {
         for server in SERVERS {
             internet.ip(&format!("addr add {server} dev lo"))?;
         }
+        internet.ip(&format!("-6 route add local {MANY_NETWORK} dev lo"))?;
         let this = Self { _servers: Vec::new(), machine, internet, _dir: dir };
         this.connect()?;
         this.with_servers()
@@ -170,12 +179,13 @@ impl Internet {
         ]);
         resolver.args([
             "--bind-interfaces",
-            "--listen-address=203.0.113.53",
+            "--listen-address=203.0.113.53,2001:db8:2::53",
             "--pid-file=",
             "--local=/example/",
         ]);
-        self._servers.push(Server::start(resolver.args(NAMES))?);
-        let file = self._dir.path().join("resolv.conf");
+        let many = (1..=MANY).map(|number| format!("--host-record=many.example,2001:db8:3::{number:x}"));
+        self._servers.push(Server::start(resolver.args(NAMES).args(many))?);
+        let file = self.resolvers();
         fs::write(&file, "nameserver 203.0.113.53\nsearch example\n")?;
         let mut mount = self.machine.command("mount");
         ensure!(mount.arg("--bind").arg(&file).arg("/etc/resolv.conf").status()?.success(), "cannot mount");
@@ -220,6 +230,20 @@ impl Internet {
     pub fn disconnect(&self) -> Result<()> {
         self.machine.ip("route del default")?;
         self.machine.ip("-6 route del default")
+    }
+
+    /// Returns the file that is the host's `/etc/resolv.conf`.
+    fn resolvers(&self) -> PathBuf {
+        self._dir.path().join("resolv.conf")
+    }
+
+    /// Takes IPv4 away from the host, and its resolver's IPv4 address.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn remove_ipv4(&self) -> Result<()> {
+        self.machine.ip("-4 addr flush dev wan0")?;
+        Ok(fs::write(self.resolvers(), "nameserver 2001:db8:2::53\nsearch example\n")?)
     }
 
     /// Hides a file of the host's: programs find an empty device in its place.

@@ -19,7 +19,7 @@ mod tree;
 pub use banger_smoke_macros::scenario;
 pub use files::FileServer;
 pub use host::Host;
-pub use internet::Internet;
+pub use internet::{Internet, MANY};
 #[doc(hidden)]
 pub use inventory::submit;
 pub use registry::{Forwarding, Proxy, Registry, layout, run};

@@ -3,26 +3,38 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use banger_smoke::{Host, Internet, Running, scenario, until};
+use banger_smoke::{Host, Internet, MANY, Running, scenario, until};
 use serde_json::{Value, json};
 
 /// Returns a host in `internet` with a running VM `box`.
 fn host(internet: &Internet, options: &[&str]) -> Result<Host> {
-    let host = Host::with_program("curl")?;
+    in_internet(Host::with_program("curl")?, internet, options)
+}
+
+/// Returns `host`, whose image `curl` has that program, in `internet` and with a running VM `box`.
+fn in_internet(host: Host, internet: &Internet, options: &[&str]) -> Result<Host> {
     // The next daemon runs in the internet's namespace.
     host.ok(&["daemon", "stop"])?;
     let host = internet.host(host);
-    let run = ["vm", "run", "-d", "--name", "box", "--image", "curl", "--disk-size", "64M"];
-    host.ok(&[&run, options].concat())?;
+    run(&host, "box", options)?;
     Ok(host)
+}
+
+fn run(host: &Host, vm: &str, options: &[&str]) -> Result<()> {
+    let run = ["vm", "run", "-d", "--name", vm, "--image", "curl", "--disk-size", "64M"];
+    host.ok(&[&run, options].concat()).map(drop)
 }
 
 /// Returns what the guest reads from `http://PLACE/who`; nothing if it is refused. Fails if the guest only waits.
 fn fetch(host: &Host, place: &str) -> Result<String> {
+    fetch_from(host, "box", place)
+}
+
+fn fetch_from(host: &Host, vm: &str, place: &str) -> Result<String> {
     /// Exit code of curl after a timeout.
     const TIMED_OUT: i32 = 28;
     let url = format!("http://{place}/who");
-    let finished = host.banger(&["vm", "exec", "box", "--", "curl", "-sS", "-g", "-m", "60", &url])?;
+    let finished = host.banger(&["vm", "exec", vm, "--", "curl", "-sS", "-g", "-m", "60", &url])?;
     ensure!(finished.status.code() != Some(TIMED_OUT), "{place}: {}", finished.stderr);
     Ok(finished.stdout.trim().to_owned())
 }
@@ -268,8 +280,43 @@ fn a_host_that_was_offline_needs_no_restart_of_its_vms() -> Result<()> {
     until("the VM is disconnected", || Ok(fetch(&host, "[2001:db8:2::1]")?.is_empty()))?;
     internet.connect()?;
     until("the VM is connected again", || Ok(fetch(&host, "[2001:db8:2::1]")? == "internet"))?;
+    // Only IPv6 is left, also to the resolver.
+    internet.remove_ipv4()?;
+    until("IPv4 is refused", || Ok(fetch(&host, "203.0.113.1")?.is_empty()))?;
+    assert_eq!(fetch(&host, "www.example")?, "internet");
+    assert_eq!(network()?, "user");
     Ok(())
 }
+
+#[scenario(Here)]
+fn a_name_may_have_many_addresses_and_a_guest_its_own_resolver() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = Host::with_programs("curl", &["curl", "perl"])?;
+    let host = in_internet(host, &internet, &["--egress", "many.example"])?;
+    // The guest's own servers of port 53, on all its addresses.
+    let servers = ["vm", "exec", "box", "--", "sh", "-c", "exec >/log 2>&1; perl -e \"$0\" &", OWN_RESOLVER];
+    host.ok(&servers)?;
+    until("the guest's servers listen", || {
+        Ok(host.ok(&["vm", "exec", "box", "--", "cat", "/log"])?.contains("listening"))
+    })?;
+    assert_eq!(fetch(&host, "many.example")?, "internet");
+    for number in [1, MANY / 2, MANY] {
+        assert_eq!(fetch(&host, &format!("[2001:db8:3::{number:x}]"))?, "internet", "{number}");
+    }
+    assert_eq!(fetch(&host, &format!("[2001:db8:3::{:x}]", MANY + 1))?, "");
+    Ok(())
+}
+
+/// Listens on port 53.
+const OWN_RESOLVER: &str = r#"
+    my $any = pack "S n x12", 2, 53;
+    my ($udp, $tcp);
+    socket($udp, 2, 2, 0) && bind($udp, $any) or die "UDP: $!";
+    socket($tcp, 2, 1, 0) && bind($tcp, $any) && listen($tcp, 8) or die "TCP: $!";
+    $| = 1;
+    print "listening\n";
+    sleep;
+"#;
 
 #[scenario(Here, Lab)]
 fn a_vm_without_a_network_has_no_card() -> Result<()> {
