@@ -11,8 +11,8 @@ use banger_api::{Destination, Egress, EgressRule, HostPorts, Network};
 use crate::addresses::{GATEWAY, GATEWAY_V6, GUEST, GUEST_LINK_LOCAL, GUEST_V6, TAP, UPLINK};
 use crate::networks::{NEVER, NEVER_V6, PRIVATE, PRIVATE_V6};
 
-/// Maximum number of open connections of a guest: more than builds and crawlers have, few enough that those of many VMs
-/// fit into the host's table, which all namespaces share the memory of.
+/// Maximum number of open connections of a guest, and of those to its gateway's resolver: more than builds and crawlers
+/// have, few enough that those of many VMs fit into the host's table, which all namespaces share the memory of.
 const MAX_CONNECTIONS: u32 = 8192;
 
 /// Maximum number of a guest's connections to services of the host. The gateway has a lower limit for those that it
@@ -42,6 +42,9 @@ pub(crate) const UNREACHABLE: &str = "unreachable";
 /// Name of the table.
 const TABLE: &str = "inet banger";
 
+/// Chains without a hook of their own.
+const CHAINS: [&str; 7] = ["services", "resolve", "egress", "allow", "refuse", "unreachable", "deny"];
+
 /// Sets that are filled while a VM runs: names, types, and sizes.
 const HOST: &str = "host";
 const ROUTES: &str = "routes";
@@ -59,18 +62,7 @@ pub fn rules(egress: &Egress, host_ports: &HostPorts, number: u32) -> String {
 
 fn write(text: &mut String, egress: &Egress, host_ports: &HostPorts, number: u32) -> std::fmt::Result {
     declare(text)?;
-    for chain in [
-        "input",
-        "services",
-        "forward",
-        "output",
-        "egress",
-        "allow",
-        "refuse",
-        "unreachable",
-        "deny",
-        "postrouting",
-    ] {
+    for chain in ["input", "forward", "output", "postrouting"].iter().chain(&CHAINS) {
         writeln!(text, "flush chain {TABLE} {chain}")?;
     }
     for set in [NAMES, NAME_PORTS] {
@@ -85,8 +77,8 @@ fn write(text: &mut String, egress: &Egress, host_ports: &HostPorts, number: u32
         icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} ip6 saddr {{ ::, {GUEST_V6}, {GUEST_LINK_LOCAL} }} accept
         ip saddr != {GUEST} drop
         ip6 saddr != {GUEST_V6} drop
-        ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
-        ip6 daddr {GATEWAY_V6} meta l4proto {{ tcp, udp }} th dport 53 accept
+        ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 goto resolve
+        ip6 daddr {GATEWAY_V6} meta l4proto {{ tcp, udp }} th dport 53 goto resolve
         ip daddr {GATEWAY} icmp type echo-request limit rate 100/second accept
         ip6 daddr {GATEWAY_V6} icmpv6 type echo-request limit rate 100/second accept
 {}        goto refuse
@@ -112,6 +104,10 @@ fn write(text: &mut String, egress: &Egress, host_ports: &HostPorts, number: u32
         ct state new ct count over {MAX_CONNECTIONS} goto refuse
         ct mark != {number} {allowed}
         ct mark set {number} accept
+    }}
+    chain resolve {{
+        ct state new ct count over {MAX_CONNECTIONS} goto refuse
+        accept
     }}
     chain refuse {{
         {refused}
@@ -178,7 +174,7 @@ fn declare(text: &mut String) -> std::fmt::Result {
     for chain in ["input", "forward", "output"] {
         writeln!(text, "    chain {chain} {{ type filter hook {chain} priority filter; policy drop; }}")?;
     }
-    for chain in ["services", "egress", "allow", "refuse", "unreachable", "deny"] {
+    for chain in CHAINS {
         writeln!(text, "    chain {chain} {{ }}")?;
     }
     writeln!(text, "    chain postrouting {{ type nat hook postrouting priority srcnat; }}\n}}")

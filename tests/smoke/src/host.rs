@@ -257,6 +257,26 @@ impl Host {
         Ok(())
     }
 
+    /// Returns a program in the network namespace of a running VM, not yet started.
+    ///
+    /// # Errors
+    /// Returns an error if the VM has no network.
+    pub fn in_network_of(&self, vm: &str, program: &str) -> Result<Command> {
+        let shown = self.json(&["vm", "show", vm])?;
+        let id = shown["id"].as_str().with_context(|| format!("no id in {shown}"))?;
+        let marker = format!("BANGER_PROCESS={}/{id}#", self.path("state/banger/vms").display());
+        let is_of_vm = |pid: &i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            contains(&environment, marker.as_bytes())
+        };
+        // Its command line is also a part of pasta's.
+        let is_namespace = |line: &str| line.split(' ').nth(1) == Some("namespace");
+        let processes = self.processes()?.into_iter().filter(|(_, line)| is_namespace(line));
+        let mut pids = processes.map(|(pid, _)| pid).filter(is_of_vm);
+        let pid = pids.next().with_context(|| format!("VM {vm} has no network"))?;
+        Ok(inside(u32::try_from(pid)?, program))
+    }
+
     /// Returns the pid and command line of each process with this host's directory in its arguments, of each bangerd
     /// with it in its environment, and of each process of a VM in it.
     pub(crate) fn processes(&self) -> Result<Vec<(i32, String)>> {

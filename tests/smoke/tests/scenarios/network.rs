@@ -318,6 +318,87 @@ const OWN_RESOLVER: &str = r#"
     sleep;
 "#;
 
+/// Maximum number of connections that the rules let a guest have: 8192, as many to its gateway, and some that the rules
+/// count by their rate.
+const MAX_CONNECTIONS: usize = 2 * 8192 + 200;
+
+/// Maximum number of neighbours of a namespace: the guest's and pasta's addresses, and what the kernel adds.
+const MAX_NEIGHBOURS: usize = 16;
+
+#[scenario(Here)]
+fn a_flood_from_a_guest_is_bounded_and_one_vm_does_not_reach_another() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = in_internet(Host::with_programs("curl", &["curl", "perl"])?, &internet, &[])?;
+    run(&host, "other", &["-p", "0.0.0.0:8080:80", "-p", "[::]:8080:80"])?;
+    let serve = "mkdir /srv && echo other >/srv/who && busybox httpd -p [::]:80 -h /srv";
+    host.ok(&["vm", "exec", "other", "--", "sh", "-c", serve])?;
+    for place in ["198.51.100.2:8080", "[2001:db8:1::2]:8080"] {
+        assert_eq!(internet.fetch(&format!("http://{place}/who"))?.as_deref(), Some("other\n"), "{place}");
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    // The other VM has the same addresses, which are this one's here.
+    for place in ["192.0.0.2", "[fd62:616e:6765:7201::2]"] {
+        assert_eq!(fetch_from(&host, "other", place)?, "other", "{place}");
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+
+    let lease =
+        ["vm", "exec", "box", "--", "busybox", "udhcpc", "-n", "-q", "-t", "1", "-T", "1", "-i", "eth0"];
+    ensure!(!host.banger(&lease)?.status.success(), "a DHCP server answers");
+    let flood = host.ok(&["vm", "exec", "box", "--", "perl", "-e", FLOOD])?;
+    ensure!(flood.contains("refused"), "{flood}");
+    let in_network = |program: &str, arguments: &[&str]| -> Result<String> {
+        let output = host.in_network_of("box", program)?.args(arguments).output()?;
+        ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let connections = in_network("cat", &["/proc/sys/net/netfilter/nf_conntrack_count"])?;
+    let connections: usize = connections.trim().parse()?;
+    ensure!(connections <= MAX_CONNECTIONS, "the guest has {connections} connections");
+    let neighbours = in_network("ip", &["neigh", "show", "nud", "all"])?;
+    ensure!(neighbours.lines().count() <= MAX_NEIGHBOURS, "{neighbours}");
+    // Others notice nothing, and what the guest cannot open any more is refused at once.
+    assert_eq!(fetch_from(&host, "other", "www.example")?, "internet");
+    assert_eq!(internet.fetch("http://203.0.113.1/who")?.as_deref(), Some("internet\n"));
+    fetch(&host, "203.0.113.1")?;
+    host.ok(&["vm", "delete", "--force", "box", "other"])?;
+    host.nothing_left()
+}
+
+/// Sends ARP requests from many addresses, requests to the gateway from all ports, and packets to many ports until a
+/// connection is refused.
+const FLOOD: &str = r#"
+    open(my $file, "<", "/sys/class/net/eth0/ifindex") or die "eth0: $!";
+    chomp(my $interface = <$file>);
+    socket(my $link, 17, 3, 0x0608) or die "link: $!";
+    my $to_all = pack "S n i S C C a8", 17, 0x0806, $interface, 1, 0, 6, "\xff" x 6 . "\0\0";
+    for my $number (1 .. 1000) {
+        my $mac = pack "C2 N", 2, 0, $number;
+        my $sender = $number % 2 ? pack("C2 n", 192, 0, $number) : pack("C4", 192, 0, 0, $number % 256);
+        my $arp = pack "n2 C2 n a6 a4 x6 C4", 1, 0x0800, 6, 4, 1, $mac, $sender, 192, 0, 0, 1;
+        send($link, "\xff" x 6 . $mac . pack("n", 0x0806) . $arp, 0, $to_all) or $! + 0 == 105 or die "ARP: $!";
+    }
+    sub address { my ($ip, $port) = @_; pack "S n C4 x8", 2, $port, split /\./, $ip }
+    my $gateway = address("192.0.0.1", 53);
+    for my $port (10000 .. 20000) {
+        my $socket;
+        socket($socket, 2, 2, 0) && bind($socket, address("0.0.0.0", $port)) or die "UDP: $!";
+        send($socket, "x", 0, $gateway);
+    }
+    sub is_refused {
+        socket(my $socket, 2, 1, 0) or die "TCP: $!";
+        return !connect($socket, address("203.0.113.1", 80)) && $! + 0 == 111;
+    }
+    socket(my $udp, 2, 2, 0) or die "UDP: $!";
+    for my $round (1 .. 60) {
+        send($udp, "x", 0, address("203.0.113.2", $round * 1000 + $_)) for 1 .. 1000;
+        next unless is_refused();
+        print "refused after $round\n";
+        exit;
+    }
+    print "never\n";
+"#;
+
 #[scenario(Here, Lab)]
 fn a_vm_without_a_network_has_no_card() -> Result<()> {
     let internet = Internet::new()?;
