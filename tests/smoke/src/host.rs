@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -33,7 +34,25 @@ pub struct Host {
     programs: PathBuf,
     /// A process in whose namespaces everything runs.
     inside: Option<u32>,
+    /// The ordinary user that everything runs as.
+    user: Option<User>,
 }
+
+/// A user without an account and privileges, and a group, if any.
+#[derive(Debug, Clone, Copy)]
+struct User {
+    id: u32,
+    group: Option<u32>,
+}
+
+/// The image of the template.
+const DEFAULT_IMAGE: &str = "debian-bookworm";
+
+/// An id that no account has.
+const USER: u32 = 62_619;
+
+/// The device of KVM, whose group may use it.
+const KVM: &str = "/dev/kvm";
 
 impl Host {
     /// Returns a host with the default image and kernel.
@@ -113,18 +132,44 @@ impl Host {
         self
     }
 
+    /// Returns this host as an ordinary user's, in no group but that of `/dev/kvm`, and without the default image. Needs
+    /// root.
+    ///
+    /// # Errors
+    /// Returns an error if the files cannot be copied.
+    pub fn of_ordinary_user(self) -> Result<Self> {
+        self.ok(&["image", "delete", DEFAULT_IMAGE])?;
+        self.ok(&["daemon", "stop"])?;
+        // The directories above this host's may be closed to other users, and its files are linked to the template's.
+        let mut host = Self::bare_in(&std::env::temp_dir())?;
+        for name in ["state", "cache", "config"] {
+            run(Command::new("cp").args(["-a", "--sparse=always"]).arg(self.path(name)).arg(host.path("")))?;
+        }
+        run(Command::new("cp").arg("-a").arg(&self.programs).arg(host.path("programs")))?;
+        run(Command::new("chown").args(["-R", &format!("{USER}:{USER}")]).arg(host.path("")))?;
+        // Root's group is no ordinary user's.
+        let group = fs::metadata(KVM).ok().map(|device| device.gid()).filter(|group| *group != 0);
+        host.user = Some(User { id: USER, group });
+        host.programs = host.path("programs");
+        Ok(host)
+    }
+
     /// Returns a host on which banger has never run.
     ///
     /// # Errors
     /// Returns an error if there are no programs, or if a directory cannot be created.
     pub fn bare() -> Result<Self> {
-        let programs = prepared("BANGER_PROGRAMS", "banger")?;
         // Beside the template if there is one, so that its files can be linked. Socket paths must stay short.
         let template = template().ok();
         let parent =
             template.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
+        Self::bare_in(&parent)
+    }
+
+    fn bare_in(parent: &Path) -> Result<Self> {
+        let programs = prepared("BANGER_PROGRAMS", "banger")?;
         let dir = tempfile::Builder::new().prefix("smoke-").tempdir_in(parent)?;
-        let host = Self { dir, programs, inside: None };
+        let host = Self { dir, programs, inside: None, user: None };
         for name in ["state", "cache", "config", "run"] {
             fs::create_dir_all(host.path(name))?;
         }
@@ -161,10 +206,19 @@ impl Host {
 
     /// Returns any program with this host's environment, not yet started.
     pub fn tool(&self, program: &str) -> Command {
+        let mut words = Vec::new();
+        if let Some(User { id, group }) = self.user {
+            let groups = group.map_or("--clear-groups".to_owned(), |group| format!("--groups={group}"));
+            words.extend(["setpriv".to_owned(), format!("--reuid={id}"), format!("--regid={id}"), groups]);
+            words.push("--".to_owned());
+        }
+        words.push(program.to_owned());
+        let (program, arguments) = words.split_first().map_or((program, &[][..]), |(p, a)| (p.as_str(), a));
         let mut command = match self.inside {
             Some(pid) => inside(pid, program),
             None => Command::new(program),
         };
+        command.args(arguments);
         command.env_remove("BANGER_LOG").env("HOME", self.dir.path()).env("NO_COLOR", "1");
         for (variable, name) in [
             ("XDG_STATE_HOME", "state"),
@@ -230,6 +284,11 @@ impl Host {
         until_event(condition, holds, || self.start(&["events", "-f", "--since", "1h"]))
     }
 
+    /// Returns the id of the ordinary user that everything runs as.
+    pub fn user_id(&self) -> Option<u32> {
+        self.user.map(|user| user.id)
+    }
+
     /// Returns the daemon's process id.
     ///
     /// # Errors
@@ -279,7 +338,10 @@ impl Host {
 
     /// Returns the pid and command line of each process with this host's directory in its arguments, of each bangerd
     /// with it in its environment, and of each process of a VM in it.
-    pub(crate) fn processes(&self) -> Result<Vec<(i32, String)>> {
+    ///
+    /// # Errors
+    /// Returns an error if `/proc` cannot be read.
+    pub fn processes(&self) -> Result<Vec<(i32, String)>> {
         let needle = self.dir.path().as_os_str().as_encoded_bytes();
         let has = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
         let mut processes = Vec::new();
@@ -335,6 +397,12 @@ fn print_line(text: &str) {
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status()?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
 }
 
 pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {

@@ -246,6 +246,16 @@ impl Internet {
         Ok(fs::write(self.resolvers(), "nameserver 2001:db8:2::53\nsearch example\n")?)
     }
 
+    /// Returns the host's rules of nftables, which banger does not change.
+    ///
+    /// # Errors
+    /// Returns an error if nft cannot list them.
+    pub fn rules(&self) -> Result<String> {
+        let output = self.machine.command("nft").args(["list", "ruleset"]).output()?;
+        ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Hides a file of the host's: programs find an empty device in its place.
     ///
     /// # Errors

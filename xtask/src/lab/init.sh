@@ -17,6 +17,8 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 modprobe -a kvm_amd tun virtio_console vhost_vsock
 # As udev does.
 chmod 0666 /dev/net/tun
+chown root:kvm /dev/kvm
+chmod 0660 /dev/kvm
 ip link set lo up
 hostname lab
 # A scenario mounts its own over it.

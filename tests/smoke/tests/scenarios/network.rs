@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use banger_smoke::{Host, Internet, MANY, Running, scenario, until};
 use serde_json::{Value, json};
 
@@ -398,6 +398,44 @@ const FLOOD: &str = r#"
     }
     print "never\n";
 "#;
+
+#[scenario(Here, Lab)]
+fn an_ordinary_user_has_the_same_network_and_leaves_nothing() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = in_internet(Host::with_program("curl")?.of_ordinary_user()?, &internet, &[])?;
+    let checks = host.checks()?;
+    let network = checks.as_array().and_then(|all| all.iter().find(|check| check["name"] == "network"));
+    ensure!(network.is_some_and(|check| check["verdict"] == "PASS"), "{checks}");
+    for place in ["203.0.113.1", "[2001:db8:2::1]", "www.example"] {
+        assert_eq!(fetch(&host, place)?, "internet", "{place}");
+    }
+    for place in NEVER {
+        assert_eq!(fetch(&host, place)?, "", "{place}");
+    }
+    // Nothing has root's rights, and the VM's network is not the daemon's.
+    let daemon = host.daemon_pid()?;
+    let network_of = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net"));
+    let (own, mut others) = (network_of(daemon)?, 0);
+    for (pid, line) in host.processes()? {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let users = status.lines().find_map(|line| line.strip_prefix("Uid:")).context("no user")?;
+        let user = host.user_id().context("no ordinary user")?.to_string();
+        ensure!(users.split_whitespace().all(|id| id == user), "users {users} run {line}");
+        others += i32::from(network_of(pid)? != own);
+    }
+    ensure!(others > 0, "no process is in the VM's network");
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()?;
+    // A network namespace exists while a process is in it, or has it open.
+    assert_eq!(network_of(daemon)?, own);
+    for open in fs::read_dir(format!("/proc/{daemon}/fd"))? {
+        // The daemon may close it meanwhile.
+        let target = fs::read_link(open?.path()).unwrap_or_default();
+        ensure!(!target.starts_with("net:["), "the daemon has {} open", target.display());
+    }
+    assert_eq!(internet.rules()?, "");
+    Ok(())
+}
 
 #[scenario(Here, Lab)]
 fn a_vm_without_a_network_has_no_card() -> Result<()> {
