@@ -36,10 +36,10 @@ const ADOPTED_VMS: usize = 10;
 const PARALLEL_VMS: usize = 4;
 
 /// Image with only busybox; the agent is PID 1 in its guests.
-const TINY: &str = "tiny";
+pub(super) const TINY: &str = "tiny";
 
 /// Imports the guests' image.
-fn import_tiny(stage: &Stage) -> Result<()> {
+pub(super) fn import_tiny(stage: &Stage) -> Result<()> {
     let busybox = find_program("busybox").context("busybox is missing: run `cargo xtask setup`")?;
     let dir = stage.dir().join(TINY);
     fs::create_dir_all(dir.join("bin"))?;

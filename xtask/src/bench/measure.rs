@@ -18,6 +18,16 @@ pub(super) fn compare(
     mut bare: impl FnMut() -> Result<Duration>,
 ) -> Result<()> {
     say(format!("measuring {name}"));
+    let (banger, bare) = medians(runs, &mut banger, &mut bare)?;
+    print_comparison(name, banger, bare, goal);
+    Ok(())
+}
+
+fn medians(
+    runs: usize,
+    banger: &mut impl FnMut() -> Result<Duration>,
+    bare: &mut impl FnMut() -> Result<Duration>,
+) -> Result<(Duration, Duration)> {
     // The first run fills the caches and is not counted.
     banger()?;
     bare()?;
@@ -26,8 +36,7 @@ pub(super) fn compare(
         times.0.push(banger()?);
         times.1.push(bare()?);
     }
-    print_comparison(name, median(&mut times.0), median(&mut times.1), goal);
-    Ok(())
+    Ok((median(&mut times.0), median(&mut times.1)))
 }
 
 pub(super) fn print_comparison(name: &str, banger: Duration, bare: Duration, goal: f64) {
@@ -41,11 +50,40 @@ pub(super) fn print_measurement(name: &str, measured: f64, goal: f64) {
     println!("{name:36} {measured:10.1} {:>10} {:>8} {goal:8.1}  {}", "", "", verdict(measured, goal));
 }
 
+/// Measures both in turn, as [`compare`] does, and prints the rates at which they carry `bytes`.
+pub(super) fn compare_rates(
+    name: &str,
+    goal: f64,
+    runs: usize,
+    bytes: u64,
+    mut banger: impl FnMut() -> Result<Duration>,
+    mut bare: impl FnMut() -> Result<Duration>,
+) -> Result<()> {
+    say(format!("measuring {name}"));
+    let (banger, bare) = medians(runs, &mut banger, &mut bare)?;
+    let rate = |time: Duration| bytes as f64 / time.as_secs_f64() / 1e6;
+    print_share(name, rate(banger), rate(bare), goal);
+    Ok(())
+}
+
+/// Prints rates in MB/s, of which banger's must be at least `goal` times the bare one.
+pub(super) fn print_share(name: &str, banger: f64, bare: f64, goal: f64) {
+    let share = banger / bare;
+    let verdict = if share >= goal { "ok" } else { "UNDER" };
+    let rate = |rate: f64| format!("{rate:.1} MB/s");
+    println!("{name:36} {:>10} {:>10} {share:8.2} {goal:8.2}  {verdict}", rate(banger), rate(bare));
+}
+
+/// Prints a figure that has no goal.
+pub(super) fn print_figure(name: &str, measured: f64) {
+    println!("{name:36} {measured:10.1}");
+}
+
 fn verdict(measured: f64, goal: f64) -> &'static str {
     if measured <= goal { "ok" } else { "OVER" }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
+pub(super) fn median(times: &mut [Duration]) -> Duration {
     times.sort();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -5,6 +5,8 @@ mod exec;
 mod import;
 mod life;
 mod measure;
+mod namespaces;
+mod network;
 mod pull;
 mod stage;
 mod workspace;
@@ -50,6 +52,8 @@ enum Benchmark {
     Workspace,
     /// The daemon's memory, idle and for each VM
     Memory,
+    /// A VM's network, compared with a bare tap, a direct resolver and a bare vsock stream; needs root
+    Network,
 }
 
 /// Goals: maximum ratios to the bare command's time, and MiB.
@@ -113,6 +117,9 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     }
     if is_selected(Benchmark::Workspace) {
         workspace::workspace(&Stage::new(project)?, runs)?;
+    }
+    if is_selected(Benchmark::Network) {
+        network::network(project, runs)?;
     }
     if is_selected(Benchmark::Pull) {
         pull::pull(project, &Stage::new(project)?, runs)?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::namespaces::inside;
 use crate::{
     command::{check, output},
     project::Project,
@@ -21,6 +22,8 @@ use crate::{
 pub(super) struct Stage {
     programs: PathBuf,
     dir: TempDir,
+    /// A process in whose network and mounts everything runs.
+    inside: Option<u32>,
 }
 
 impl Stage {
@@ -32,7 +35,14 @@ impl Stage {
                 Command::new("cp").args(["-a", "--sparse=always"]).arg(template.join(part)).arg(dir.path()),
             )?;
         }
-        Ok(Self { programs: project.programs(), dir })
+        Ok(Self { programs: project.programs(), dir, inside: None })
+    }
+
+    /// Returns a stage whose programs run in the network and the mounts of process `pid`.
+    pub(super) fn inside(project: &Project, pid: u32) -> Result<Self> {
+        let mut stage = Self::new(project)?;
+        stage.inside = Some(pid);
+        Ok(stage)
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -51,7 +61,11 @@ impl Stage {
     }
 
     pub(super) fn banger(&self, arguments: &[&str]) -> Command {
-        let mut banger = Command::new(self.programs.join("banger"));
+        let program = self.programs.join("banger");
+        let mut banger = match self.inside {
+            Some(pid) => inside(pid, &program),
+            None => Command::new(program),
+        };
         banger.args(arguments).envs(self.environment());
         banger
     }
@@ -96,14 +110,18 @@ impl Stage {
         self.daemon_status("VmHWM:")
     }
 
-    /// Returns a field of the daemon's `/proc/PID/status` in MiB (proc_pid_status(5)).
     fn daemon_status(&self, field: &str) -> Result<f64> {
         let status = self.json(&["daemon", "status"])?;
         let pid = status["pid"].as_u64().with_context(|| format!("no pid in {status}"))?;
-        let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let kibibytes = text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next());
-        Ok(kibibytes.with_context(|| format!("no {field}"))?.parse::<f64>()? / 1024.0)
+        memory_of(u32::try_from(pid)?, field)
     }
+}
+
+/// Returns a field of a process's `/proc/PID/status` in MiB (proc_pid_status(5)).
+pub(super) fn memory_of(pid: u32, field: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next());
+    Ok(kibibytes.with_context(|| format!("no {field}"))?.parse::<f64>()? / 1024.0)
 }
 
 impl Drop for Stage {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    measure::{compare, print_comparison, timed},
+    measure::{compare, print_comparison, print_share, timed},
     stage::Stage,
 };
 use crate::command::{check, output, say};
@@ -51,12 +51,9 @@ pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
     let prepare = || timed(stage.banger(&["vm", "workspace", "prepare", NAME]).current_dir(&large));
     let first = prepare()?;
     let sent = (FILES * BYTES) as f64 + pack_size(&large)?;
-    let rate = (sent / first.as_secs_f64()) / ((FILES * BYTES) as f64 / stream.as_secs_f64());
-    let rate_verdict = if rate >= RATE_GOAL { "ok" } else { "UNDER" };
-    println!(
-        "{:36} {:>10} {:>10} {rate:8.2} {RATE_GOAL:8.2}  {rate_verdict}",
-        "prepare, of the stream's rate", "", ""
-    );
+    let rate = |bytes: f64, time: Duration| bytes / time.as_secs_f64() / 1e6;
+    let (prepared, streamed) = (rate(sent, first), rate((FILES * BYTES) as f64, stream));
+    print_share("prepare, of the stream's rate", prepared, streamed, RATE_GOAL);
 
     edit(&large, FIRST_EDITS..FIRST_EDITS + SECOND_EDITS, "again")?;
     print_comparison("prepare again / prepare", prepare()?, first, AGAIN_GOAL);
