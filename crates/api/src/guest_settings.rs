@@ -1,9 +1,9 @@
-//! User settings that a guest receives: SSH keys, a locale, and proxies.
+//! User settings that a guest receives: SSH keys, a locale, proxies, and certificates.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ProxyVariables;
+use crate::{Certificates, ProxyVariables};
 
 /// Maximum number of keys: the user's own, and some of the people they work with.
 const MAX_KEYS: usize = 16;
@@ -36,6 +36,7 @@ pub struct GuestSettings {
     authorized_keys: Vec<String>,
     locale: Option<String>,
     proxies: ProxyVariables,
+    certificates: Certificates,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -44,6 +45,7 @@ struct Unchecked {
     authorized_keys: Vec<String>,
     locale: Option<String>,
     proxies: ProxyVariables,
+    certificates: Certificates,
 }
 
 impl GuestSettings {
@@ -72,6 +74,12 @@ impl GuestSettings {
         Self { proxies, ..self }
     }
 
+    /// Returns these settings with certificates.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
+    }
+
     /// Returns whether `name` can be the name of a locale.
     pub fn is_locale(name: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
@@ -89,6 +97,11 @@ impl GuestSettings {
         &self.proxies
     }
 
+    /// Returns the certificates for the guest's system store.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
     /// Returns the locale to set if the image has it, in the syntax of `LANG`.
     pub fn locale(&self) -> Option<&str> {
         self.locale.as_deref()
@@ -98,7 +111,9 @@ impl GuestSettings {
 impl TryFrom<Unchecked> for GuestSettings {
     type Error = InvalidGuestSettings;
     fn try_from(unchecked: Unchecked) -> Result<Self, Self::Error> {
-        Ok(Self::new(unchecked.authorized_keys, unchecked.locale)?.with_proxies(unchecked.proxies))
+        Ok(Self::new(unchecked.authorized_keys, unchecked.locale)?
+            .with_proxies(unchecked.proxies)
+            .with_certificates(unchecked.certificates))
     }
 }
 

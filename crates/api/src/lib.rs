@@ -4,6 +4,7 @@
 //! stream of [`OperationEvent`]s, one JSON line each, that ends with `done` or `error`. The types guarantee valid
 //! values: every [`VmName`] is a valid name, every [`Size`] a valid size. This crate does no I/O.
 
+mod certificates;
 mod check;
 pub mod config;
 mod credentials;
@@ -37,6 +38,7 @@ mod stats;
 mod text;
 mod vm;
 
+pub use certificates::{Certificates, InvalidCertificates};
 pub use check::{Check, Verdict};
 pub use config::{AutoStop, Config, HostResources, ProjectPolicy, ProxyPort};
 pub use credentials::Credentials;

@@ -46,7 +46,7 @@ pub use message::{
 };
 
 /// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
-pub const GENERATION: u32 = 6;
+pub const GENERATION: u32 = 7;
 
 /// Vsock ports that only a process with `CAP_NET_BIND_SERVICE` can bind (Linux, net/vmw_vsock/af_vsock.c).
 pub const PRIVILEGED_PORTS: std::ops::Range<u32> = 0..1024;

@@ -40,7 +40,7 @@ pub enum Request {
     /// Answered by [`Reply::Pong`].
     Ping,
     /// Sets the guest's identity; answered by [`Reply::Configured`]. May be sent again at any time.
-    Configure(Configure),
+    Configure(Box<Configure>),
     /// Runs a program; answered by [`Reply::Started`], later [`Reply::Exited`].
     Exec(Exec),
     /// Syncs and ends the guest; answered by [`Reply::PoweringOff`] once the file systems are synced.
@@ -105,6 +105,10 @@ pub struct Configure {
     /// The image's variables, as `NAME=VALUE`, for every program run for the host. Since generation 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// Certificates for the system's store, each a PEM text, in place of those of an earlier message; `None` leaves the
+    /// guest's unchanged. Since generation 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<String>>,
 }
 
 /// A guest's network interface, addresses, routes and resolver.
@@ -661,7 +665,7 @@ mod tests {
             ..Configure::default()
         };
         assert_eq!(
-            serde_json::to_string(&Request::Configure(configure)).unwrap(),
+            serde_json::to_string(&Request::Configure(Box::new(configure))).unwrap(),
             r#"{"op":"configure","hostname":null,"hosts":{},"network":null,"clock_ns":null,"timezone":null,"authorized_keys":["ssh-ed25519 AAAA"],"locale":"de_DE.UTF-8"}"#
         );
         let older: Configure = serde_json::from_str(r#"{"timezone":"UTC"}"#).unwrap();
@@ -698,6 +702,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&Request::WatchPorts).unwrap(), r#"{"op":"watch_ports"}"#);
         let datagrams = Request::Datagrams(Datagrams { port: 53 });
         assert_eq!(serde_json::to_string(&datagrams).unwrap(), r#"{"op":"datagrams","port":53}"#);
+    }
+
+    #[test]
+    fn messages_of_generation_7_keep_their_encoding() {
+        let configure = Configure { certificates: Some(vec!["PEM".into()]), ..Configure::default() };
+        let wire = serde_json::to_string(&configure).unwrap();
+        assert!(wire.ends_with(r#""locale":null,"certificates":["PEM"]}"#), "{wire}");
     }
 
     #[test]

@@ -214,6 +214,40 @@ impl Internet {
         until("the proxy answers", || Ok(self.fetch("http://127.0.0.1:3128/")?.is_some()))
     }
 
+    /// Starts an HTTPS server at `https://www.example:4433`, whose authority nothing trusts. Returns the path of the
+    /// authority's certificate.
+    ///
+    /// # Errors
+    /// Returns an error if openssl is missing, or the server does not answer.
+    pub fn start_https(&mut self) -> Result<PathBuf> {
+        let dir = self._dir.path().to_owned();
+        let openssl = |arguments: &str| {
+            let output = Command::new("openssl").args(arguments.split(' ')).current_dir(&dir).output()?;
+            let error = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "openssl {arguments}: {error}");
+            anyhow::Ok(())
+        };
+        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2";
+        openssl(&format!("{new} -subj /CN=Company -keyout ca.key -out ca.pem"))?;
+        openssl(&format!(
+            "{new} -subj /CN=www.example -addext subjectAltName=DNS:www.example -CA ca.pem -CAkey ca.key \
+             -keyout server.key -out server.pem"
+        ))?;
+        // It serves the files of its directory.
+        fs::write(dir.join("who"), "internet\n")?;
+        let script = "cd \"$0\" && exec openssl s_server -accept 4433 -cert server.pem -key server.key -WWW";
+        let mut server = self.internet.command("sh");
+        self._servers.push(Server::start(server.args(["-c", script]).arg(&dir))?);
+        let ca = dir.join("ca.pem");
+        let arguments = ["-s", "-m", "10", "--cacert"];
+        until("the HTTPS server answers", || {
+            let mut curl = self.machine.command("curl");
+            let output = curl.args(arguments).arg(&ca).arg("https://www.example:4433/who").output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).contains("internet"))
+        })?;
+        Ok(ca)
+    }
+
     /// Gives the host its default routes.
     ///
     /// # Errors

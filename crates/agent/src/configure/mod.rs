@@ -1,6 +1,7 @@
-//! Applies a guest's identity: names, network, clock, time zone, locale, variables, authorized keys. Applying the
-//! same message twice changes nothing the second time.
+//! Applies a guest's identity: names, network, clock, time zone, locale, variables, authorized keys, certificates.
+//! Applying the same message twice changes nothing the second time.
 
+mod certificates;
 pub(crate) mod files;
 pub(crate) mod locale;
 mod names;
@@ -9,7 +10,7 @@ pub(crate) mod sshd;
 mod timezone;
 pub(crate) mod variables;
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path, process::Command};
 
 use banger_proto::Configure;
 use rustix::{
@@ -18,7 +19,7 @@ use rustix::{
 };
 
 use self::names::check_name;
-use crate::{console::log, failure::Failure};
+use crate::{console::log, failure::Failure, oom::Unprotected};
 
 /// Applies `request`.
 pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
@@ -49,6 +50,11 @@ pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
     if let Err(error) = sshd::authorize(Path::new("/"), &request.authorized_keys) {
         log(&format!("cannot add banger's key to root's authorized_keys: {error}"));
     }
+    if let Some(certificates) = &request.certificates
+        && let Err(error) = certificates::set(Path::new("/"), certificates).and_then(run_in_background)
+    {
+        log(&format!("cannot install the certificates: {error}"));
+    }
     if let Some(path) = variables::by_name(&request.env).get("PATH")
         && let Err(error) = variables::write_path_profile(Path::new("/"), path)
     {
@@ -60,4 +66,10 @@ pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
         log(&format!("cannot set the locale: {error}"));
     }
     Ok(())
+}
+
+/// Starts a program whose end nothing waits for. The server reaps it.
+fn run_in_background(command: Option<Command>) -> io::Result<()> {
+    let _unprotected = Unprotected::new();
+    command.map_or(Ok(()), |mut command| command.spawn().map(drop))
 }

@@ -1,7 +1,7 @@
 //! The keys, each declared once: name, type and limits, scope, environment variable, default, and help.
 
 use super::{
-    AutoStop, CatalogUrl, ConfigEntry, FileSync, HostResources, Key, Origin, Project, ProjectPolicy,
+    AutoStop, CaFiles, CatalogUrl, ConfigEntry, FileSync, HostResources, Key, Origin, Project, ProjectPolicy,
     ProxyPort, RegistryHost, Scope, Setting,
     value::{RawValue, Value, within},
 };
@@ -139,6 +139,8 @@ keys! {
     allow_host: HostPorts, Project, Some("BANGER_ALLOW_HOST"), default(|_| HostPorts::default());
     /// Proxies of sessions in VMs: host (as in the user's environment), none, or a URL
     http_proxy: HttpProxy, Host, Some("BANGER_HTTP_PROXY"), default(|_| HttpProxy::None);
+    /// Files with certificates of authorities that VMs trust
+    ca: CaFiles, Host, Some("BANGER_CA"), default(|_| CaFiles::default());
     /// Maximum size of a packet in bytes
     mtu: u32 in 1280..=65520, Host, None, default(|_| 1500);
 

@@ -25,7 +25,7 @@ pub use file_sync::FileSync;
 pub use keys::{Config, KEYS, Layer};
 pub use registry::RegistryHost;
 pub use text::PROJECT_FILE;
-pub use value::{AutoStop, ProjectPolicy, ProxyPort};
+pub use value::{AutoStop, CaFiles, ProjectPolicy, ProxyPort};
 pub use variables::{Variable, variables};
 pub use workspace::{Located, Project};
 

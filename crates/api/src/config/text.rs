@@ -268,6 +268,10 @@ mod tests {
                 "network.allow_host on line 2: \"0\" is not a port of the host",
             ),
             ("[network]\nallow_host = [[1]]\n", "network.allow_host on line 2: a list is not valid here"),
+            (
+                "[network]\nca = ['/a.pem', 'b.pem']\n",
+                "network.ca on line 2: \"b.pem\" is not an absolute path",
+            ),
             ("[network]\negress = [1]\n", "network.egress on line 2: a list is not valid here"),
             ("[network]\nmtu = 100\n", "network.mtu on line 2: 100 is out of range: from 1280 to 65520"),
             ("[vm]\nvmm = 'xen'\n", "vm.vmm on line 2: \"xen\" is not a VMM"),

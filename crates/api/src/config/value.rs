@@ -1,6 +1,13 @@
 //! Types of configuration values, and their parsing.
 
-use std::{borrow::Cow, fmt, num::NonZero, ops::RangeInclusive, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt,
+    num::NonZero,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use crate::{
     Egress, HostPorts, HttpProxy, ImageName, InvalidHostPorts, InvalidPeriod, Name, NetworkKind, Period,
@@ -107,6 +114,21 @@ impl Value for HostPorts {
     }
 }
 
+impl Value for CaFiles {
+    const SHAPES: &'static [Shape] = &[Shape::Strings];
+    const EXPECTED: &'static str = "a list of absolute paths such as [\"/etc/ssl/company.pem\"]";
+    fn parse(text: &str) -> Result<Self, String> {
+        let paths: Vec<_> = text.split(',').filter(|path| !path.is_empty()).collect();
+        if let Some(path) = paths.iter().find(|path| !Path::new(path).is_absolute()) {
+            return Err(format!("{path:?} is not an absolute path"));
+        }
+        if paths.len() > Self::MAX {
+            return Err(format!("at most {} files are possible, not {}", Self::MAX, paths.len()));
+        }
+        Ok(Self(paths.into_iter().map(PathBuf::from).collect()))
+    }
+}
+
 impl Value for bool {
     const SHAPES: &'static [Shape] = &[Shape::Boolean];
     const EXPECTED: &'static str = "true or false";
@@ -155,6 +177,29 @@ impl fmt::Display for AutoStop {
             Self::Off => f.pad("off"),
             Self::After(period) => period.fmt(f),
         }
+    }
+}
+
+/// Files with certificates of authorities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaFiles(Vec<PathBuf>);
+
+impl CaFiles {
+    /// Maximum number of files.
+    const MAX: usize = 32;
+
+    /// Returns the absolute paths.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CaFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.pad("none");
+        }
+        f.pad(&self.0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(","))
     }
 }
 

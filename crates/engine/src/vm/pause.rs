@@ -32,11 +32,11 @@ pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(),
     let handle = handle(record)?;
     banger_vmm::control(kind(handle.vmm)).resume(&handle.control).await?;
     services.store.set_vm_state(&record.id, VmState::Running)?;
-    let configure = Request::Configure(Configure {
+    let configure = Request::Configure(Box::new(Configure {
         hostname: Some(record.name.to_string()),
         clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
         ..Configure::default()
-    });
+    }));
     let reply = async {
         let stream = banger_vmm::connect(&handle.guest, handle.agent_port).await?;
         Agent::handshake(stream).await?.0.request(&configure).await

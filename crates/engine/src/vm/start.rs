@@ -280,16 +280,17 @@ impl Start<'_> {
         self.boot_spans(&greeting, connected);
         let proxies = if network.is_some() { self.proxies().await } else { Vec::new() };
         let variables = [self.variables()?, proxies].concat();
-        let configure = Request::Configure(Configure {
+        let configure = Request::Configure(Box::new(Configure {
             hostname: Some(self.record.name.to_string()),
             network,
             clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
             timezone: timezone(Path::new("/etc/localtime")),
             authorized_keys: self.guest_settings.authorized_keys().to_vec(),
             locale: self.guest_settings.locale().map(str::to_owned),
+            certificates: Some(self.guest_settings.certificates().as_pem().to_vec()),
             env: if greeting.generation < GENERATION_OF_VARIABLES { Vec::new() } else { variables },
             ..Configure::default()
-        });
+        }));
         match self.unless_exited(agent.request(&configure)).await? {
             Reply::Configured => {}
             other => return Err(unexpected(&other)),

@@ -162,6 +162,54 @@ fn sessions_use_the_users_proxy_on_the_hosts_loopback() -> Result<()> {
 }
 
 #[scenario(Here)]
+fn a_vm_trusts_the_certificates_of_the_configuration() -> Result<()> {
+    let mut internet = Internet::new()?;
+    let ca = internet.start_https()?;
+    let config = |host: &Host, files: &[&str]| -> Result<()> {
+        fs::create_dir_all(host.path("config/banger"))?;
+        Ok(fs::write(host.path("config/banger/config.toml"), format!("[network]\nca = {files:?}\n"))?)
+    };
+    let ca = ca.display().to_string();
+    // One image has no store at all, the other Debian's with its program.
+    for (host, image) in [(Host::with_program("curl")?, "curl"), (Host::new()?, "debian-bookworm")] {
+        host.ok(&["daemon", "stop"])?;
+        let host = internet.host(host);
+        let fetch = || -> Result<String> {
+            let url = "https://www.example:4433/who";
+            let curl = ["vm", "exec", "box", "--", "curl", "-sS", "-m", "60", url];
+            let finished = host.banger(&curl)?;
+            ensure!(
+                finished.stdout.contains("internet") || finished.stderr.contains("certificate"),
+                "{finished:?}"
+            );
+            Ok(finished.stdout.trim().to_owned())
+        };
+        host.ok(&["vm", "run", "-d", "--name", "box", "--image", image])?;
+        assert_eq!(fetch()?, "", "{image}");
+        config(&host, &[&ca])?;
+        for _ in 0..2 {
+            host.ok(&["vm", "restart", "box"])?;
+            assert_eq!(fetch()?, "internet", "{image}");
+        }
+        // OpenSSL finds it in the directory that the program of the distribution fills.
+        if image != "curl" {
+            let path = "/etc/ssl/certs/banger-0.pem";
+            let verify = ["vm", "exec", "box", "--", "openssl", "verify", "-CApath", "/etc/ssl/certs", path];
+            until("the program has run", || Ok(host.banger(&verify)?.status.success()))?;
+        }
+        config(&host, &[])?;
+        host.ok(&["vm", "restart", "box"])?;
+        assert_eq!(fetch()?, "", "{image}");
+        // A file that is not there is an error before there is a VM.
+        config(&host, &["/nowhere.pem"])?;
+        let refused = host.banger(&["vm", "run", "-d", "--name", "other", "--image", image])?;
+        ensure!(refused.stderr.contains("/nowhere.pem") && !refused.status.success(), "{refused:?}");
+        assert_eq!(host.ok(&["vm", "list", "--all", "--quiet"])?.lines().count(), 1);
+    }
+    Ok(())
+}
+
+#[scenario(Here)]
 fn policies_apply_at_once_also_to_a_running_vm() -> Result<()> {
     let internet = Internet::new()?;
     let host = host(&internet, &["--egress", "public"])?;
