@@ -76,7 +76,7 @@ fn a_guest_reaches_the_internet_and_not_the_host() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_guest_reaches_the_services_of_the_host_that_were_allowed() -> Result<()> {
     let internet = Internet::new()?;
     let host = host(&internet, &["--egress", "none", "--allow-host", "80", "--allow-host", "8080,8082"])?;
@@ -238,7 +238,7 @@ fn policies_apply_at_once_also_to_a_running_vm() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_list_allows_names_and_not_their_neighbours() -> Result<()> {
     let internet = Internet::new()?;
     let host = host(&internet, &["--egress", "www.example,*.www.example,private.example,host.example"])?;
@@ -268,7 +268,7 @@ fn a_list_allows_names_and_not_their_neighbours() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn what_a_vm_asks_for_is_recorded_and_suggested_as_a_list() -> Result<()> {
     let internet = Internet::new()?;
     let host = host(&internet, &["--egress", "learn"])?;
@@ -485,7 +485,7 @@ fn an_ordinary_user_has_the_same_network_and_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_vm_without_a_network_has_no_card() -> Result<()> {
     let internet = Internet::new()?;
     let host = internet.host(Host::tiny()?);
