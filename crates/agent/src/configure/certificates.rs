@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_without_a_store_gets_one_that_goes_with_its_certificates() {
+    fn a_system_without_a_store_gets_a_file_until_its_certificates_are_removed() {
         let root = system(&[]);
         assert!(!set_and_run(&root, &[]));
         assert!(contents(&root).is_empty());
