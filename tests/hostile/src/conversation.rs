@@ -48,7 +48,8 @@ pub enum Action {
     AwaitBytes(&'static [u8]),
     /// Sends nothing more. The client's clock advances until it disconnects.
     StaySilent,
-    /// Sends nothing more, while the user presses Ctrl-C (or sends another signal) a few times.
+    /// Sends nothing more, while the user presses Ctrl-C (or sends another signal) again and again: what the guest
+    /// has sent before counts as a reaction until the client has read it.
     StaySilentUntil(Signal),
 }
 

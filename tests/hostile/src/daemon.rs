@@ -25,9 +25,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// Number of advances after which a client that waits for a silent guest has broken its promise: a day.
 const MAX_TICKS: u32 = 2880;
 
-/// Number of ticks between two signals of the user, and the number of signals.
+/// Number of ticks between two signals of the user.
 const TICKS_PER_SIGNAL: u32 = 200;
-const SIGNALS: u32 = 3;
 
 /// Maximum size of the standard input that is kept, in bytes.
 const MAX_INPUT: usize = 64 << 20;
@@ -381,7 +380,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Advances the client's clock until it disconnects, and sends it `signal` a few times. Does nothing if neither is
+    /// Advances the client's clock until it disconnects, and sends it `signal` again and again. Does nothing if neither is
     /// possible.
     fn stay_silent(&mut self, signal: Option<Signal>) -> io::Result<()> {
         let (_, changed) = &*self.daemon.shared;
@@ -399,7 +398,7 @@ impl Connection<'_> {
             let problem = match signal {
                 None if tick > MAX_TICKS => "it waits for a guest that is silent",
                 Some(_) if start.elapsed() > GUARD => "it goes on although the user has interrupted it",
-                Some(signal) if tick % TICKS_PER_SIGNAL == 0 && tick / TICKS_PER_SIGNAL < SIGNALS => {
+                Some(signal) if tick % TICKS_PER_SIGNAL == 0 => {
                     client.signal(signal);
                     continue;
                 }
