@@ -75,8 +75,9 @@ async fn forward(socket: &UdpSocket, mut incoming: Incoming, outgoing: &mut Outg
             tokio::select! {
                 frame = incoming.next() => match frame {
                     Ok(Some(Frame::Data(Stream::Stdin, bytes))) => {
-                        // As with any datagram, its loss is not reported.
-                        let _ = socket.try_send(&bytes);
+                        // Not `try_send`: a new socket is not known to be writable. As with any datagram, its loss is
+                        // not reported.
+                        let _ = socket.send(&bytes).await;
                         Ok(())
                     }
                     _ => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),

@@ -293,18 +293,27 @@ fn datagrams_pass_a_published_udp_port() -> Result<()> {
     let publish = format!("{port}:7200/udp");
     host.ok(&[&["vm", "create", "--name", "box", "-p", &publish], SMALL].concat())?;
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", "exec >/udp 2>&1; perl -e \"$0\" &", CAPITALS])?;
-    let ask = |text: &[u8]| -> Result<Vec<u8>> {
+    let ask = |text: &[u8], limit: Duration| -> Result<Vec<u8>> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.set_read_timeout(Some(limit))?;
         socket.send_to(text, (Ipv4Addr::LOCALHOST, port))?;
         let mut answer = vec![0; 65536];
         let count = socket.recv(&mut answer)?;
         answer.truncate(count);
         Ok(answer)
     };
-    until("the server answers", || Ok(ask(b"hello").is_ok_and(|answer| answer == b"HELLO")))?;
+    // What is sent before the server listens has no answer.
+    let hello = || ask(b"hello", Duration::from_millis(500)).is_ok_and(|answer| answer == b"HELLO");
+    until("the server answers", || Ok(hello()))?;
+    // Each client is a new one for the guest. The first datagram of none is lost.
+    for _ in 0..20 {
+        ensure!(ask(b"again", Duration::from_secs(60))? == b"AGAIN", "a datagram was changed");
+    }
     let large = vec![b'a'; 30_000];
-    ensure!(ask(&large)? == large.to_ascii_uppercase(), "a large datagram was changed");
+    ensure!(
+        ask(&large, Duration::from_secs(60))? == large.to_ascii_uppercase(),
+        "a large datagram was changed"
+    );
     let listed = host.json(&["vm", "ports", "box"])?;
     let row = listed.as_array().context("ports")?.iter().find(|row| row["port"] == 7200);
     ensure!(row.context("port")?["endpoint"] == format!("127.0.0.1:{port}"), "{listed}");
