@@ -186,6 +186,11 @@ fn a_vm_trusts_the_certificates_of_the_configuration() -> Result<()> {
         };
         host.ok(&["vm", "run", "-d", "--name", "box", "--image", image])?;
         assert_eq!(fetch()?, "", "{image}");
+        if image != "curl" {
+            // With all of Debian's certificates, its program takes a minute without KVM.
+            let fewer = "head -n 12 /etc/ca-certificates.conf > few && cp few /etc/ca-certificates.conf";
+            host.ok(&["vm", "exec", "box", "--", "sh", "-c", fewer])?;
+        }
         config(&host, &[&ca])?;
         for _ in 0..2 {
             host.ok(&["vm", "restart", "box"])?;
