@@ -59,7 +59,10 @@ fn parse(listed: &str) -> Vec<Scenario> {
     listed.lines().map(scenario).collect()
 }
 
-/// Runs the scenarios of tier `here`, two at a time, and returns how many there are.
+/// Number of scenarios that run at a time: on two processors a tenth faster than two, since they also wait.
+const AT_A_TIME: &str = "3";
+
+/// Runs the scenarios of tier `here`, and returns how many there are.
 pub(crate) fn run(project: &Project) -> Result<usize> {
     let program = build(project)?;
     let count = list(&program, "here")?.len();
@@ -67,7 +70,7 @@ pub(crate) fn run(project: &Project) -> Result<usize> {
         "--tier",
         "here",
         "--test-threads",
-        "2",
+        AT_A_TIME,
         "--expect",
         &expected_vmm(),
     ]))?;
