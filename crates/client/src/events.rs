@@ -1,27 +1,24 @@
 //! The events of an operation, as they arrive.
 
 use banger_api::{ApiError, ErrorKind, Id, OperationEvent, Remedy, Span};
-use bytes::BytesMut;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
-use crate::http::connection_error;
-
-/// Maximum length of an event, in bytes.
-const MAX_EVENT: usize = 4 << 20;
+use crate::{
+    byte_stream::ByteStream,
+    json_lines::{JsonLines, invalid},
+};
 
 /// An operation's events. Dropping it closes the connection, which cancels the operation unless it is detached.
 #[derive(Debug)]
 pub struct Events {
-    body: Incoming,
-    buffer: BytesMut,
+    lines: JsonLines<OperationEvent>,
     operation: Option<Id>,
 }
 
 impl Events {
     pub(crate) fn new(body: Incoming) -> Self {
-        Self { body, buffer: BytesMut::new(), operation: None }
+        Self { lines: JsonLines::new(ByteStream::new(body)), operation: None }
     }
 
     /// Returns the operation's id, once its first event has arrived.
@@ -34,29 +31,11 @@ impl Events {
     /// # Errors
     /// Returns an error if the connection breaks, or an event is invalid.
     pub async fn next(&mut self) -> Result<Option<OperationEvent>, ApiError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end + 1);
-                let event =
-                    serde_json::from_slice(&line).map_err(|error| invalid_event(&error.to_string()))?;
-                if let OperationEvent::Started { operation } = &event {
-                    self.operation = Some(operation.clone());
-                }
-                return Ok(Some(event));
-            }
-            if self.buffer.len() > MAX_EVENT {
-                return Err(invalid_event("an event is too long"));
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(connection_error(error)),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-            }
+        let event = self.lines.next().await?;
+        if let Some(OperationEvent::Started { operation }) = &event {
+            self.operation = Some(operation.clone());
         }
+        Ok(event)
     }
 
     /// Returns the operation's result, and passes every event to `on_event`.
@@ -72,7 +51,7 @@ impl Events {
             match event {
                 OperationEvent::Done { result, spans } => {
                     let result =
-                        serde_json::from_value(result).map_err(|error| invalid_event(&error.to_string()))?;
+                        serde_json::from_value(result).map_err(|error| invalid(&error.to_string()))?;
                     return Ok((result, spans));
                 }
                 OperationEvent::Error { error } => return Err(error),
@@ -82,8 +61,4 @@ impl Events {
         let message = "bangerd exited during the operation; its next start undoes the unfinished work";
         Err(ApiError::new(ErrorKind::Io, message).remedy(Remedy::ReadDaemonLog))
     }
-}
-
-fn invalid_event(why: &str) -> ApiError {
-    ApiError::new(ErrorKind::Internal, format!("bangerd sent an invalid event: {why}"))
 }

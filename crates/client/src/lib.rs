@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod fd_passing;
 mod http;
+mod json_lines;
 mod protocol;
 mod request;
 mod socket;
@@ -23,5 +24,6 @@ pub use copy::{CopyEvent, Destination, FromGuest, GuestPath, Origin, ToGuest, co
 pub use events::Events;
 pub use exec::{Agent, ExecInput, ExecOutput, Output, agent, exec};
 pub use http::Tunnel;
+pub use json_lines::JsonLines;
 pub use request::{AgentResponse, inspect, ping, ports};
 pub use socket::{GuestListener, PendingConnection, SocketEvent, SocketOutput, accept, connect, listen};

@@ -5,7 +5,7 @@ mod suggest;
 use std::process::ExitCode;
 
 use banger_api::{ApiError, Egress, ErrorKind, Flow, ReadFlows};
-use banger_client::{ByteStream, Client};
+use banger_client::{Client, JsonLines};
 use jiff::{Timestamp, tz::TimeZone};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -55,10 +55,10 @@ impl NetworkCommand {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let lines = Client::new()?.flows(&self.vm, ReadFlows { follow: self.follow }).await?;
         match (self.follow, self.format.is_table()) {
-            (true, true) => follow(ui, Lines::new(lines)).await?,
+            (true, true) => follow(ui, JsonLines::new(lines)).await?,
             (true, false) => ui.json_stream(lines).await?,
             (false, _) => {
-                let mut lines = Lines::new(lines);
+                let mut lines = JsonLines::new(lines);
                 let mut flows = Vec::new();
                 while let Some(flow) = lines.next().await? {
                     flows.push(flow);
@@ -96,31 +96,7 @@ impl NetworkCommand {
     }
 }
 
-/// The flows in a stream of JSON lines.
-struct Lines {
-    parts: ByteStream,
-    received: Vec<u8>,
-}
-
-impl Lines {
-    fn new(parts: ByteStream) -> Self {
-        Self { parts, received: Vec::new() }
-    }
-
-    async fn next(&mut self) -> Result<Option<Flow>, CommandError> {
-        loop {
-            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<_> = self.received.drain(..=end).collect();
-                let flow = serde_json::from_slice(&line).map_err(std::io::Error::from)?;
-                return Ok(Some(flow));
-            }
-            let Some(part) = self.parts.next().await? else { return Ok(None) };
-            self.received.extend(part);
-        }
-    }
-}
-
-async fn follow(ui: &Ui, mut lines: Lines) -> Result<(), CommandError> {
+async fn follow(ui: &Ui, mut lines: JsonLines<Flow>) -> Result<(), CommandError> {
     let zone = TimeZone::system();
     while let Some(flow) = lines.next().await? {
         let (verdict, protocol) = (flow.verdict.as_str(), flow.protocol.as_str());
