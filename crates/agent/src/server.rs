@@ -27,8 +27,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Speaks the agent's protocol on behalf of a machine.
 #[derive(Debug)]
 pub struct Server<M> {
-    boot: BootRecord,
-    boot_id: String,
+    greeting: Greeting,
     machine: M,
     children: Children,
     pending: PendingConnections,
@@ -48,23 +47,22 @@ impl<M: Machine> Server<M> {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let children = Children::default();
         spawn_local(children.clone().reap());
-        let boot_id = boot_id.trim().to_owned();
+        let greeting = Greeting {
+            generation: GENERATION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: boot_id.trim().to_owned(),
+            boot: boot.marks,
+            init: boot.init,
+        };
         let (pending, env) = (PendingConnections::default(), RefCell::new(saved.variables()));
-        Rc::new(Self { boot, boot_id, machine, children, pending, env, saved })
+        Rc::new(Self { greeting, machine, children, pending, env, saved })
     }
 
     /// Serves the one request of a connection.
     pub async fn serve(&self, stream: impl Duplex + 'static) {
         let (mut incoming, mut outgoing) = connection::split(stream);
-        let greeting = Greeting {
-            generation: GENERATION,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot_id.clone(),
-            boot: self.boot.marks.clone(),
-            init: self.boot.init.clone(),
-        };
         let request = async {
-            outgoing.send_message(&greeting).await.ok()?;
+            outgoing.send_message(&self.greeting).await.ok()?;
             incoming.next().await.transpose()
         };
         let request = match timeout(REQUEST_TIMEOUT, request).await {

@@ -11,13 +11,17 @@ use tokio::{
 
 use super::{names::resolve, privileges::run_as_user};
 use crate::stream::Socket;
-use crate::{children::Children, failure::Failure, users::User};
+use crate::{children::Children, failure::Failure, users};
 
 /// Timeout for a server to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connects to `to` as `user`; tries a name's addresses in order.
-pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> Result<Socket, Failure> {
+/// Connects to `to`, to a path as `user`; tries a name's addresses in order.
+pub(super) async fn connect(
+    to: &Endpoint,
+    user: Option<&str>,
+    children: &Children,
+) -> Result<Socket, Failure> {
     match to {
         Endpoint::Tcp { host, port } => {
             // Keeps the first error: the first address is most likely the intended one.
@@ -33,6 +37,7 @@ pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> R
         }
         Endpoint::Unix { path } => {
             let action = format!("connect to {}", String::from_utf8_lossy(path));
+            let user = users::lookup(user)?;
             let path = path.clone();
             let connected = run_as_user(&user, move || connect_unix(&path)).await;
             let socket = connected.and_then(UnixStream::from_std).map_err(Failure::io(action))?;

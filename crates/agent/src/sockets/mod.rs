@@ -39,11 +39,7 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects, and forwards data until both directions have ended.
 pub(crate) async fn connect(request: Connect, incoming: Incoming, outgoing: Outgoing, children: &Children) {
-    let socket = match users::lookup(request.user.as_deref()) {
-        Ok(user) => connect::connect(&request.to, user, children).await,
-        Err(failure) => Err(failure),
-    };
-    match socket {
+    match connect::connect(&request.to, request.user.as_deref(), children).await {
         Ok(socket) => splice::splice(socket, incoming, outgoing).await,
         Err(failure) => refuse(failure, outgoing).await,
     }

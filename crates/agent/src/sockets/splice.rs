@@ -1,8 +1,9 @@
 //! Joins a socket in the guest with a connection to the host: in frames, with the windows of an exec.
 
-use std::io;
+use std::{future::poll_fn, io, pin::Pin, task::Poll};
 
-use banger_proto::{Frame, HEADER_LEN, Reply, STDIN_WINDOW, Stream};
+use banger_proto::{Frame, HEADER_LEN, Reply, Stream};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
@@ -11,17 +12,11 @@ use tokio::{
 use crate::stream::Socket;
 use crate::{
     connection::{Incoming, Outgoing},
-    window::{QueueReceiver, QueueSender, queue},
+    window::{MAX_ACKNOWLEDGEMENTS, Window},
 };
 
 /// Maximum data in a frame, in bytes. A system call costs more than many bytes in a guest without KVM.
 const MAX_CHUNK: usize = 256 << 10;
-
-/// Bytes that are acknowledged at once while more are waiting.
-const ACKNOWLEDGED_AT_ONCE: usize = STDIN_WINDOW / 4;
-
-/// Maximum number of acknowledgements that wait to be sent.
-const MAX_WAITING: usize = 4;
 
 /// Forwards data until both directions have ended, or the host disconnects.
 pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Outgoing) {
@@ -29,29 +24,78 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
         return;
     }
     let (read, write) = tokio::io::split(socket);
-    let (to_host, acknowledgements) = mpsc::channel(MAX_WAITING);
-    let (to_socket, queued) = queue();
-    let to = forward_to_socket(write, queued, to_host);
-    let from = send(read, acknowledgements, &mut outgoing);
+    let (to_host, acknowledgements) = mpsc::channel(MAX_ACKNOWLEDGEMENTS);
     tokio::select! {
-        sent = async { tokio::join!(from, to).0 } => {
+        sent = send(read, acknowledgements, &mut outgoing) => {
             if sent.is_ok() {
                 // The host may have closed the connection.
                 let _ = outgoing.send_message(&Reply::Closed).await;
                 outgoing.finish().await;
             }
         }
-        () = receive(incoming, to_socket) => {}
+        () = receive(incoming, write, to_host) => {}
     }
 }
 
-/// Queues the host's data, until it disconnects or sends an invalid frame.
-async fn receive(mut incoming: Incoming, to_socket: QueueSender) {
-    while let Ok(Some(Frame::Data(Stream::Stdin, bytes))) = incoming.next().await {
-        if to_socket.push(bytes).is_err() {
-            return;
+/// Forwards the host's data to the socket, until the host disconnects or sends something else. `to_host` is dropped when
+/// the socket gets no more data.
+async fn receive(mut incoming: Incoming, socket: impl AsyncWrite + Unpin, to_host: mpsc::Sender<Reply>) {
+    if forward(&mut incoming, socket, to_host).await.is_ok() {
+        // What comes nevertheless is discarded.
+        while let Ok(Some(Frame::Data(Stream::Stdin, _))) = incoming.next().await {}
+    }
+}
+
+/// The host has disconnected, or does not follow the protocol.
+struct Disconnected;
+
+/// Forwards the host's data to the socket, until it ends or the socket breaks. Receives also while the socket accepts
+/// nothing, to notice that the host disconnects.
+async fn forward(
+    incoming: &mut Incoming,
+    mut socket: impl AsyncWrite + Unpin,
+    to_host: mpsc::Sender<Reply>,
+) -> Result<(), Disconnected> {
+    let window = Window::default();
+    // Bytes that the socket has not accepted yet.
+    let mut waiting = BytesMut::new();
+    let mut ended = false;
+    while !(ended && waiting.is_empty()) {
+        let written = tokio::select! {
+            biased;
+            written = socket.write(&waiting), if !waiting.is_empty() => {
+                written.inspect(|count| waiting.advance(*count))
+            }
+            frame = incoming.next() => {
+                let Ok(Some(Frame::Data(Stream::Stdin, mut data))) = frame else { return Err(Disconnected) };
+                if ended || window.receive(data.len()).is_err() {
+                    return Err(Disconnected);
+                }
+                ended = data.is_empty();
+                let written = if waiting.is_empty() { write_now(&mut socket, &mut data).await } else { Ok(0) };
+                waiting.extend_from_slice(&data);
+                written
+            }
+        };
+        let Ok(written) = written else { return Ok(()) };
+        if let Some(reply) = window.consume(written)
+            && to_host.send(reply).await.is_err()
+        {
+            return Err(Disconnected);
         }
     }
+    // The socket may be broken.
+    let _ = socket.shutdown().await;
+    Ok(())
+}
+
+/// Writes what the socket accepts without waiting, and removes it from `data`.
+async fn write_now(socket: &mut (impl AsyncWrite + Unpin), data: &mut Bytes) -> io::Result<usize> {
+    let written = poll_fn(|context| match Pin::new(&mut *socket).poll_write(context, data) {
+        Poll::Pending => Poll::Ready(Ok(0)),
+        ready => ready,
+    });
+    written.await.inspect(|count| data.advance(*count))
 }
 
 /// Sends all data from the socket and its end, and acknowledgements until there are no more.
@@ -84,27 +128,73 @@ async fn send(
     Ok(())
 }
 
-/// Writes the host's data to the socket, until the data ends or a write fails.
-async fn forward_to_socket(
-    mut socket: impl AsyncWrite + Unpin,
-    mut queued: QueueReceiver,
-    to_host: mpsc::Sender<Reply>,
-) {
-    let mut written = 0;
-    while let Some(bytes) = queued.next().await {
-        if bytes.is_empty() {
-            // The socket may be broken.
-            let _ = socket.shutdown().await;
-            return;
+#[cfg(test)]
+mod tests {
+    use banger_proto::STDIN_WINDOW;
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+    use crate::connection;
+
+    fn data(length: usize) -> Frame {
+        Frame::Data(Stream::Stdin, vec![7; length].into())
+    }
+
+    /// Forwards `frames` to a socket that holds `room` bytes. `program` gets the socket's other end and the host's end of
+    /// the connection, and returns those of them that stay open. Returns the number of acknowledged bytes.
+    async fn forward_frames<T>(
+        frames: &[Frame],
+        room: usize,
+        program: impl AsyncFnOnce(DuplexStream, DuplexStream) -> T,
+    ) -> Result<u32, Disconnected> {
+        let mut bytes = BytesMut::new();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        let (mut host, agent) = duplex(2 * STDIN_WINDOW);
+        host.write_all(&bytes).await.unwrap();
+        let (mut incoming, _outgoing) = connection::split(agent);
+        let (socket, other) = duplex(room);
+        let (to_host, mut acknowledgements) = mpsc::channel(MAX_ACKNOWLEDGEMENTS);
+        let forwarding = forward(&mut incoming, socket, to_host);
+        let (forwarded, _open) = tokio::join!(forwarding, program(other, host));
+        forwarded?;
+        let mut acknowledged = 0;
+        while let Some(Reply::Acknowledged { bytes }) = acknowledgements.recv().await {
+            acknowledged += bytes;
         }
-        if socket.write_all(&bytes).await.is_err() {
-            return;
+        Ok(acknowledged)
+    }
+
+    #[tokio::test]
+    async fn a_slow_socket_gets_all_data_and_its_end() {
+        for room in [1, 1000, 2 * STDIN_WINDOW] {
+            let frames = [data(1), data(STDIN_WINDOW / 4), data(STDIN_WINDOW / 4), Frame::end(Stream::Stdin)];
+            let read = async |mut socket: DuplexStream, host| {
+                let mut received = Vec::new();
+                socket.read_to_end(&mut received).await.unwrap();
+                assert_eq!(received.len(), STDIN_WINDOW / 2 + 1);
+                host
+            };
+            let acknowledged = forward_frames(&frames, room, read).await.ok().unwrap() as usize;
+            assert!((STDIN_WINDOW / 4..=STDIN_WINDOW / 2 + 1).contains(&acknowledged), "{acknowledged}");
         }
-        written += bytes.len();
-        if (queued.is_empty() || written >= ACKNOWLEDGED_AT_ONCE)
-            && to_host.send(queued.acknowledge(std::mem::take(&mut written))).await.is_err()
-        {
-            return;
-        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_disconnects_is_noticed_while_the_socket_accepts_nothing() {
+        let forwarded = forward_frames(&[data(1000)], 1, async |socket, _host| socket).await;
+        assert!(forwarded.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_host_that_exceeds_the_window_is_disconnected() {
+        let keep_open = async |socket, host| (socket, host);
+        let forwarded = forward_frames(&[data(STDIN_WINDOW), data(1)], 1, keep_open).await;
+        assert!(forwarded.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_broken_socket_ends_only_its_direction() {
+        let forwarded = forward_frames(&[data(1000)], 1, async |_socket, host| host).await;
+        assert_eq!(forwarded.ok(), Some(0));
     }
 }
