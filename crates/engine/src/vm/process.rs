@@ -29,6 +29,9 @@ const CONSOLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout for a killed process to disappear. A process that hangs in the kernel is reported, not awaited.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Timeout for a process that was asked to end.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A live process.
 #[derive(Debug)]
 pub(crate) struct LiveProcess {
@@ -259,6 +262,15 @@ impl LiveProcess {
         }
     }
 
+    /// Asks the process to end, and kills it if it does not soon.
+    pub(crate) async fn end(&self) -> Result<(), EngineError> {
+        self.signal(Signal::TERM.as_raw())?;
+        match tokio::time::timeout(END_TIMEOUT, self.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => self.kill().await,
+        }
+    }
+
     /// Kills the process and waits until it has ended.
     pub(crate) async fn kill(&self) -> Result<(), EngineError> {
         let failed =
@@ -275,7 +287,10 @@ impl LiveProcess {
 #[allow(clippy::zombie_processes)] // children are waited for through their pidfds
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::{
+        io::Read,
+        process::{Command, Stdio},
+    };
 
     #[tokio::test]
     async fn only_a_live_process_with_the_same_identity_is_adopted() {
@@ -292,6 +307,23 @@ mod tests {
         assert!(adopt(&of_an_earlier_build).unwrap().is_some());
         adopt(&id).unwrap().unwrap().kill().await.unwrap();
         assert!(adopt(&id).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_process_may_finish_its_work_before_it_ends() {
+        for (on_term, last) in [("sleep 0.1; echo last; exit", "last\n"), ("", "")] {
+            let script = format!("trap '{on_term}' TERM; echo ready; while :; do sleep 0.1; done");
+            let mut child =
+                Command::new("/bin/sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+            let process = open(child.id()).unwrap().unwrap();
+            let mut output = child.stdout.take().unwrap();
+            // The trap is set.
+            output.read_exact(&mut [0; "ready\n".len()]).unwrap();
+            process.end().await.unwrap();
+            let mut rest = String::new();
+            output.read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, last);
+        }
     }
 
     #[tokio::test]

@@ -45,7 +45,11 @@ async fn release(resource: &Resource) -> Result<(), EngineError> {
             if let Some(id) = id
                 && let Some(process) = process::adopt(id)?
             {
-                process.kill().await?;
+                match role {
+                    // It writes what the guest did last.
+                    ProcessRole::Gateway => process.end().await?,
+                    _ => process.kill().await?,
+                }
             }
             // pasta has started a process itself, which ends with it, but not at once.
             if id.is_none() || *role == ProcessRole::Pasta {

@@ -22,7 +22,10 @@ use std::{io, sync::Arc};
 
 use banger_api::Egress;
 use banger_sys::confine::{Confinement, Limits, Sockets as SocketKinds};
-use tokio::runtime::Builder;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
 
 pub use control::{save_flows, set_egress};
 pub use host::is_offline;
@@ -43,7 +46,7 @@ pub fn confinement() -> Confinement {
     Confinement { sockets: SocketKinds::Internet, limits, ..Confinement::default() }
 }
 
-/// Runs the process `bangerd gateway EGRESS SOCKET...` until the namespace process ends.
+/// Runs the process `bangerd gateway EGRESS SOCKET...` until the namespace process ends or it is asked to.
 ///
 /// # Errors
 /// Returns an error if a socket is missing.
@@ -55,6 +58,7 @@ pub fn main(egress: Egress, sockets: &[String]) -> io::Result<()> {
 
 async fn run(sockets: &Sockets, egress: Egress) -> io::Result<()> {
     let sockets = sockets.open()?;
+    let mut asked_to_end = signal(SignalKind::terminate())?;
     let recorder = Recorder::new(sockets.record)?;
     let addresses = services::addresses(&sockets.services)?;
     let state = Arc::new(State::new(egress, sockets.requests, recorder, addresses));
@@ -66,13 +70,15 @@ async fn run(sockets: &Sockets, egress: Egress) -> io::Result<()> {
     }
     services::serve(sockets.services);
     let result = tokio::select! {
-        result = recorder::watch(sockets.log, &state.recorder) => result,
+        _ = asked_to_end.recv() => Ok(()),
+        result = recorder::watch(&sockets.log, &state.recorder) => result,
         () = state.recorder.save_changes() => Ok(()),
         result = host::watch(sockets.route, sockets.changes, &state) => result,
         result = control::serve(sockets.control, state.clone()) => result,
         result = sockets.connection.run() => result,
     };
     // What the guest did last.
-    state.recorder.save()?;
+    recorder::receive(&sockets.log, &state.recorder)?;
+    state.recorder.save_now().await?;
     result
 }

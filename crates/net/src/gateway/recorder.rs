@@ -91,7 +91,7 @@ impl Recorder {
     }
 
     /// Writes the record if flows have changed. Returns false if it is being read.
-    pub(super) fn save(&self) -> io::Result<bool> {
+    fn save(&self) -> io::Result<bool> {
         let Some(flows) = self.flows().changed() else { return Ok(true) };
         let replaced = record::replace(&self.file, &flows);
         if !matches!(replaced, Ok(true)) {
@@ -106,18 +106,23 @@ impl Recorder {
 }
 
 /// Counts the packets that the rules log.
-pub(super) async fn watch(log: Watched, recorder: &Recorder) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+pub(super) async fn watch(log: &Watched, recorder: &Recorder) -> io::Result<()> {
     loop {
         log.readable().await?.clear_ready();
-        loop {
-            match recv(&log, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((_, length)) => recorder.count(buffer.get(..length).unwrap_or_default()),
-                // The kernel has dropped packets that did not fit into the socket.
-                Err(Errno::INTR | Errno::NOBUFS) => {}
-                Err(Errno::AGAIN) => break,
-                Err(error) => return Err(error.into()),
-            }
+        receive(log, recorder)?;
+    }
+}
+
+/// Counts the packets that the rules have logged.
+pub(super) fn receive(log: &Watched, recorder: &Recorder) -> io::Result<()> {
+    let mut buffer = [0; BUFFER];
+    loop {
+        match recv(log, buffer.as_mut_slice(), RecvFlags::empty()) {
+            Ok((_, length)) => recorder.count(buffer.get(..length).unwrap_or_default()),
+            // The kernel has dropped packets that did not fit into the socket.
+            Err(Errno::INTR | Errno::NOBUFS) => {}
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -301,6 +301,8 @@ fn what_a_vm_asks_for_is_recorded_and_suggested_as_a_list() -> Result<()> {
         assert_eq!(fetch(&host, place)?, "internet", "{place}");
     }
     assert_eq!(fetch(&host, "other.example")?, "");
+    // Also what came in the last moment.
+    host.ok(&["vm", "kill", "box"])?;
     let flows = host.json(&["vm", "network", "box"])?;
     let count = |verdict: &str, protocol: &str, name: Value, port: Value| -> u64 {
         let is_it = |flow: &&Value| {
@@ -312,7 +314,7 @@ fn what_a_vm_asks_for_is_recorded_and_suggested_as_a_list() -> Result<()> {
     ensure!(count("allowed", "tcp", json!("www.example"), json!(80)) >= 3, "{flows}");
     ensure!(count("refused", "dns", json!("other.example"), Value::Null) >= 1, "{flows}");
     ensure!(count("refused", "tcp", Value::Null, json!(80)) == 1, "{flows}");
-    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.ok(&["vm", "delete", "box"])?;
     host.nothing_left()
 }
 
