@@ -139,7 +139,7 @@ pub(super) fn network(project: &Project, runs: usize) -> Result<()> {
     start(&stage, runs)?;
 
     for vm in VMS {
-        stage.ok(&["vm", "run", "-d", "--name", vm, "--vcpu", "1", "--memory", "256M"])?;
+        run(&stage, vm, "1")?;
     }
     let ours = Processes::of(&stage, "ours")?;
     // After the start of the network: before all work.
@@ -155,14 +155,21 @@ pub(super) fn network(project: &Project, runs: usize) -> Result<()> {
         compare_rates(name, OUT_GOAL, runs, BYTES, ours, bare)?;
     }
     resolve(&stage)?;
-    ports(&stage, &internet.machine, runs)?;
+    ports(&stage, &internet.machine, VMS[0], "1 processor", runs)?;
     for ((name, mib), (_, idle)) in ours.memory()?.into_iter().zip(idle) {
         match name {
             "pasta" => print_figure("pasta, MiB", mib),
             _ => print_measurement(&format!("{name}, MiB ({idle:.1} before)"), mib, MEMORY_GOAL),
         }
     }
-    stage.ok(&["vm", "delete", "--force", VMS[0], VMS[1]])
+    stage.ok(&["vm", "delete", "--force", VMS[0], VMS[1]])?;
+    run(&stage, VMS[0], "2")?;
+    ports(&stage, &internet.machine, VMS[0], "2 processors", runs)?;
+    stage.ok(&["vm", "delete", "--force", VMS[0]])
+}
+
+fn run(stage: &Stage, vm: &str, processors: &str) -> Result<()> {
+    stage.ok(&["vm", "run", "-d", "--name", vm, "--vcpu", processors, "--memory", "256M"])
 }
 
 /// Measures a start with a network against one without.
@@ -299,13 +306,13 @@ fn resolve(stage: &Stage) -> Result<()> {
 }
 
 /// Measures a published port against a vsock port of the same guest.
-fn ports(stage: &Stage, machine: &Namespace, runs: usize) -> Result<()> {
-    let _receiver = receiver(stage)?;
-    stage.ok(&["vm", "publish", "ours", &format!("{PUBLISHED}:{GUEST}")])?;
-    let vsock = stage.vm_runtime("ours")?.join("vsock.sock");
+fn ports(stage: &Stage, machine: &Namespace, vm: &str, processors: &str, runs: usize) -> Result<()> {
+    let _receiver = receiver(stage, vm)?;
+    stage.ok(&["vm", "publish", vm, &format!("{PUBLISHED}:{GUEST}")])?;
+    let vsock = stage.vm_runtime(vm)?.join("vsock.sock");
     let published = || machine.run(|| exchange(&mut connect()?, BYTES));
     let bare = || exchange(&mut connect_vsock(&vsock)?, BYTES);
-    compare_rates("published port / vsock", PORT_GOAL, runs, BYTES, published, bare)?;
+    compare_rates(&format!("published port / vsock, {processors}"), PORT_GOAL, runs, BYTES, published, bare)?;
     let each = || (0..CONNECTIONS / CLIENTS).try_for_each(|_| exchange(&mut connect()?, 1).map(drop));
     let elapsed = machine.run(|| {
         let start = Instant::now();
@@ -315,14 +322,15 @@ fn ports(stage: &Stage, machine: &Namespace, runs: usize) -> Result<()> {
         })?;
         Ok(start.elapsed())
     })?;
-    print_figure("published port, connections/s", f64::from(CONNECTIONS) / elapsed.as_secs_f64());
+    let rate = f64::from(CONNECTIONS) / elapsed.as_secs_f64();
+    print_figure(&format!("port connections/s, {processors}"), rate);
     Ok(())
 }
 
 /// Starts the guest's servers, and waits until both listen.
-fn receiver(stage: &Stage) -> Result<KilledOnDrop> {
+fn receiver(stage: &Stage, vm: &str) -> Result<KilledOnDrop> {
     let port = GUEST.to_string();
-    let mut receiver = stage.banger(&["vm", "exec", "ours", "--", "perl", "-e", RECEIVE, &port]);
+    let mut receiver = stage.banger(&["vm", "exec", vm, "--", "perl", "-e", RECEIVE, &port]);
     let mut receiver = KilledOnDrop(receiver.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
     let stdout = receiver.0.stdout.take().context("no output")?;
     let listening = BufReader::new(stdout).lines().map_while(Result::ok).take(2).count();
