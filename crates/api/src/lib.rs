@@ -16,7 +16,6 @@ mod egress;
 mod error;
 mod event;
 mod flow;
-mod forward;
 mod guest_settings;
 mod host_ports;
 mod image;
@@ -50,7 +49,6 @@ pub use egress::{Destination, DomainName, Egress, EgressRule, InvalidEgress, Net
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, WatchEvents};
 pub use flow::{Flow, FlowProtocol, FlowVerdict, ReadFlows};
-pub use forward::{Forward, InvalidForward};
 pub use guest_settings::{GuestSettings, InvalidGuestSettings};
 pub use host_ports::{HostPorts, InvalidHostPorts};
 pub use image::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use banger_api::{
-    Config, Forward, ProjectPolicy, Publish,
+    Config, PortSelector, ProjectPolicy, Publish,
     config::{FileSync, PROJECT_FILE, Project},
 };
 use banger_tools::Port;
@@ -20,7 +20,7 @@ use crate::{
     file_sync,
     steps::Step,
     ui::{Table, Ui},
-    workspace::tools::port_table,
+    workspace::tools::{port_table, publish},
 };
 
 /// Returns the files that the project of `config` requests and the user permits; stores the permission in `state`.
@@ -57,15 +57,11 @@ pub(crate) fn permitted_ports(
     ui: &Ui,
 ) -> Result<Vec<Port>, CommandError> {
     let (mut permitted, others): (Vec<Port>, Vec<Port>) =
-        ports.iter().partition(|port| chosen.iter().any(|chosen| is_same(chosen, port)));
+        ports.iter().partition(|port| chosen.iter().any(|chosen| is_same(*chosen, publish(port))));
     if others.is_empty() {
         return Ok(permitted);
     }
-    let shown = |port: &Port| match forward(port) {
-        Forward { host, guest } if host == guest => guest.to_string(),
-        forward => forward.to_string(),
-    };
-    let list: Vec<_> = others.iter().map(shown).collect();
+    let list: Vec<_> = others.iter().map(|port| shown(publish(port))).collect();
     let request = Request {
         // For all ports: the answer is also valid without the options of this command.
         consent: Consent::for_ports(root, ports, state)?,
@@ -86,12 +82,15 @@ pub(crate) fn permitted_ports(
     Ok(permitted)
 }
 
-fn is_same(chosen: &Publish, port: &Port) -> bool {
-    (chosen.host, chosen.guest) == (port.host, port.guest)
+/// Returns what -p takes for the port.
+fn shown(port: Publish) -> String {
+    let Publish { address, host, guest, protocol } = port;
+    PortSelector { address, host, guest: (guest != host).then_some(guest), protocol }.to_string()
 }
 
-fn forward(port: &Port) -> Forward {
-    Forward { host: port.host, guest: port.guest }
+/// Returns whether the user has chosen the port, at whatever address.
+fn is_same(chosen: Publish, port: Publish) -> bool {
+    Publish { address: port.address, ..chosen } == port
 }
 
 /// A request of a project, and how to ask the user about it.
@@ -150,7 +149,7 @@ impl Consent {
 
     /// Returns the permission for exactly these ports of the repository at `root`, whichever file requests them.
     fn for_ports(root: &Path, ports: &[Port], state: &Path) -> io::Result<Self> {
-        let ports: Vec<_> = ports.iter().map(|port| (port.host, port.guest)).collect();
+        let ports: Vec<_> = ports.iter().map(publish).collect();
         Self::new(state, "project-ports", root, &ports)
     }
 
@@ -215,7 +214,7 @@ mod tests {
 
     fn ports(numbers: &[(u16, u16)]) -> Vec<Port> {
         let source = Location { file: PROJECT_FILE, line: None };
-        numbers.iter().map(|(host, guest)| Port { host: *host, guest: *guest, source }).collect()
+        numbers.iter().map(|(host, guest)| Port { host: *host, guest: *guest, udp: false, source }).collect()
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Port {
     pub host: u16,
     /// Port in the guest.
     pub guest: u16,
+    /// Whether it is a port of UDP, not of TCP.
+    pub udp: bool,
     /// Location of the request.
     pub source: Location,
 }

@@ -91,7 +91,7 @@ mod tests {
             env: [("A", "own"), ("PATH", "/x")]
                 .map(|(name, value)| (source, name.into(), value.into()))
                 .into(),
-            ports: Some(vec![Port { host: 8080, guest: 80, source }]),
+            ports: Some(vec![Port { host: 8080, guest: 80, udp: false, source }]),
             setup: Some(vec![]),
         };
         let plan = plan(dir.path(), project.clone());

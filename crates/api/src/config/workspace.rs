@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::FileSync;
-use crate::{Forward, InvalidForward};
+use crate::{InvalidPublish, Publish};
 
 /// The section that only a project's file may have.
 pub(super) const WORKSPACE: &str = "workspace";
@@ -37,8 +37,8 @@ pub struct Project {
     pub file: PathBuf,
     /// Environment variables, each a name and a value.
     pub env: Vec<Located<(String, String)>>,
-    /// Ports to forward to the host; `None` if the file does not set them.
-    pub ports: Option<Vec<Located<Forward>>>,
+    /// Ports to publish at the host's loopback; `None` if the file does not set them.
+    pub ports: Option<Vec<Located<Publish>>>,
     /// Commands for the guest's shell, in order; `None` if the file does not set them.
     pub setup: Option<Vec<Located<String>>>,
     /// User files that it requests. A request is not permission to send them.
@@ -145,13 +145,19 @@ fn variable(name: &str, value: &DeValue<'_>) -> Result<(String, String), String>
     }
 }
 
-fn port(value: &DeValue<'_>) -> Result<Forward, String> {
+fn port(value: &DeValue<'_>) -> Result<Publish, String> {
     let text = match value {
         DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
         DeValue::String(text) => text,
-        _ => return Err("a port is a number, or \"HOST:GUEST\"".to_owned()),
+        _ => return Err("a port is a number, or \"HOST:GUEST[/udp]\"".to_owned()),
     };
-    text.parse().map_err(|error: InvalidForward| error.to_string())
+    let port: Publish = text.parse().map_err(|error: InvalidPublish| error.to_string())?;
+    match port.address {
+        None => Ok(port),
+        Some(_) => {
+            Err(format!("{text:?} has an address of the host, which only its user can choose: use -p"))
+        }
+    }
 }
 
 fn command(value: &DeValue<'_>) -> Result<String, String> {
@@ -180,17 +186,17 @@ mod tests {
 
     #[test]
     fn project_settings_are_parsed_with_their_lines() {
-        let text = "[workspace]\nports = [3000,\n  '8080:80']\nsetup = ['make deps', '''\na\nb''']\n\
+        let text = "[workspace]\nports = [3000,\n  '8080:80', '53/udp']\nsetup = ['make deps', '''\na\nb''']\n\
                     [workspace.env]\nA = '1'\nB = ''\n[[file_sync]]\nhost = '~/x'\n";
         let variable = |value: (&str, &str), line| Located { value: (value.0.into(), value.1.into()), line };
-        let forward = |host, guest, line| Located { value: Forward { host, guest }, line };
+        let publish = |text: &str, line| Located { value: text.parse::<Publish>().unwrap(), line };
         let command = |text: &str, line| Located { value: text.to_owned(), line };
         assert_eq!(
             read(text).unwrap(),
             Project {
                 file: PROJECT_FILE.into(),
                 env: vec![variable(("A", "1"), 8), variable(("B", ""), 9)],
-                ports: Some(vec![forward(3000, 3000, 2), forward(8080, 80, 3)]),
+                ports: Some(vec![publish("3000", 2), publish("8080:80", 3), publish("53/udp", 3)]),
                 setup: Some(vec![command("make deps", 4), command("a\nb", 4)]),
                 file_sync: vec![FileSync { host: "~/x".into(), guest: "x".into(), mode: None }],
             }
@@ -214,11 +220,13 @@ mod tests {
             ("[wrokspace]\n", "unknown section wrokspace on line 1: did you mean [workspace]?"),
             ("workspace = 1\n", "workspace on line 1 is a section"),
             ("[workspace]\nports = 3000\n", "workspace.ports on line 2: it must be a list"),
-            ("[workspace]\nports = [1,\n0]\n", "workspace.ports on line 3: \"0\" is not a port"),
-            ("[workspace]\nports = ['80:']\n", "workspace.ports on line 2: \"80:\" is not a port"),
-            ("[workspace]\nports = [70000]\n", "\"70000\" is not a port"),
+            ("[workspace]\nports = [1,\n0]\n", "workspace.ports on line 3: \"0\" in \"0\" is not a port"),
+            ("[workspace]\nports = ['80:']\n", "workspace.ports on line 2: \"\" in \"80:\" is not a port"),
+            ("[workspace]\nports = [70000]\n", "\"70000\" in \"70000\" is not a port"),
             ("[workspace]\nports = [0x50]\n", "a port is a number"),
-            ("[workspace]\nports = ['1:2:3']\n", "\"1:2:3\" is not a port"),
+            ("[workspace]\nports = ['1:2:3']\n", "\"1\" in \"1:2:3\" is not an IP address"),
+            ("[workspace]\nports = ['80/sctp']\n", "\"sctp\" in \"80/sctp\" is not a protocol"),
+            ("[workspace]\nports = ['0.0.0.0:80:80']\n", "which only its user can choose: use -p"),
             (&format!("[workspace]\nports = [{many}]\n"), "it has 65 entries, more than 64"),
             ("[workspace]\nsetup = 'make'\n", "workspace.setup on line 2: it must be a list"),
             ("[workspace]\nsetup = ['a',\n' ']\n", "workspace.setup on line 3: a command is empty"),

@@ -1,7 +1,7 @@
 //! Installs the tools that a repository declares in its VM, then runs its setup commands.
 
 use banger_api::{
-    Forward, Vm,
+    PortProtocol, Publish, Vm,
     config::{Located, PROJECT_FILE, Project},
 };
 use banger_client::Client;
@@ -54,9 +54,16 @@ pub(crate) struct Job<'a> {
 pub(crate) fn port_table(ports: &[Port]) -> Table {
     let mut table = Table::new(["PORT", "HOST PORT", "SOURCE"]);
     for port in ports {
-        table.row([port.guest.to_string(), port.host.to_string(), port.source.to_string()]);
+        let protocol = if port.udp { "/udp" } else { "" };
+        table.row([format!("{}{protocol}", port.guest), port.host.to_string(), port.source.to_string()]);
     }
     table
+}
+
+/// Returns a port that a repository requests, at the host's loopback.
+pub(crate) fn publish(port: &Port) -> Publish {
+    let protocol = if port.udp { PortProtocol::Udp } else { PortProtocol::Tcp };
+    Publish { address: None, host: port.host, guest: port.guest, protocol }
 }
 
 /// Returns what the project file sets, in the form that a plan accepts.
@@ -64,9 +71,10 @@ pub(crate) fn project_settings(project: Option<&Project>) -> ProjectSettings {
     let Some(project) = project else { return ProjectSettings::default() };
     let source_at = |line| Location { file: PROJECT_FILE, line: Some(line) };
     let ports = project.ports.as_ref().map(|ports| {
-        let port = |entry: &Located<Forward>| Port {
+        let port = |entry: &Located<Publish>| Port {
             host: entry.value.host,
             guest: entry.value.guest,
+            udp: entry.value.protocol == PortProtocol::Udp,
             source: source_at(entry.line),
         };
         ports.iter().map(port).collect()

@@ -46,7 +46,7 @@ pub fn confinement() -> Confinement {
     Confinement { sockets: SocketKinds::Internet, limits, ..Confinement::default() }
 }
 
-/// Runs the process `bangerd gateway EGRESS SOCKET...` until the namespace process ends or it is asked to.
+/// Runs the process `bangerd gateway EGRESS SOCKET...` until the namespace process ends or the daemon asks it to end.
 ///
 /// # Errors
 /// Returns an error if a socket is missing.

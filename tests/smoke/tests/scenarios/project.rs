@@ -224,6 +224,11 @@ fn ports_of_a_repository_need_the_users_permission() -> Result<()> {
         ensure!(terminal.wait()?.success(), "{answer:?}");
     }
 
+    // The project's own file also has ports of UDP.
+    fs::write(root.join("banger.toml"), format!("[workspace]\nports = ['{other}:53/udp']\n"))?;
+    run(&[], &asked)?.fails(0, &[&format!("which were not opened: {other}:53/udp;")])?;
+    run(&[("BANGER_PROJECT_PORTS", "always")], &asked)?.fails(0, &["port 53 of VM"])?;
+
     // A project cannot give itself permission.
     fs::write(root.join("banger.toml"), "[vm]\nproject_ports = 'always'\n")?;
     run(&[], &asked)?.fails(125, &["vm.project_ports on line 2 cannot be set in banger.toml"])?;

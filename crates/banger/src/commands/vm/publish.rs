@@ -12,6 +12,7 @@ use crate::{
     operation::watch,
     signals,
     ui::{Format, Table, Ui},
+    workspace::tools::publish,
 };
 
 /// Ports of a new VM.
@@ -117,12 +118,6 @@ pub(super) fn print_published(ui: &Ui, vm: &Vm) {
 
 /// Returns the ports that a repository requests and the user permits.
 pub(super) fn from_plan(plan: &Plan) -> Vec<Publish> {
-    let publish = |port: &banger_tools::Port| Publish {
-        address: None,
-        host: port.host,
-        guest: port.guest,
-        protocol: banger_api::PortProtocol::Tcp,
-    };
     plan.ports.iter().map(publish).collect()
 }
 

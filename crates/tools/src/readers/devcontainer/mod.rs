@@ -96,7 +96,7 @@ fn ports(source: Location, object: &serde_json::Map<String, Value>, findings: &m
                 findings.note(NoteKind::Refused, source, message);
                 break;
             }
-            Some(port) => ports.push(Port { host: port, guest: port, source }),
+            Some(port) => ports.push(Port { host: port, guest: port, udp: false, source }),
             None => {
                 let message = format_args!("forwardPorts: {} is not a port of the guest", brief(value));
                 findings.note(NoteKind::NotFollowed, source, message);
