@@ -78,6 +78,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "power_loss::directories_of_deleted_objects_do_not_return",
             directories_of_deleted_objects_do_not_return,
         ),
+        trial("power_loss::restarted_calls_change_nothing", trace::restarted_calls_change_nothing),
         trial("power_loss::a_damaged_store_id_moves_no_disks", a_damaged_store_id_moves_no_disks),
         trial("power_loss::lost_disks_are_not_replaced_by_empty_ones", || {
             run(lost_disks_are_not_replaced_by_empty_ones())

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The system calls that change files, names or what is on the disk.
 const CALLS: &str = "openat,write,pwrite64,writev,pwritev,ftruncate,copy_file_range,sendfile,fsync,fdatasync,\
@@ -99,7 +99,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Call>> {
     Ok(calls)
 }
 
-/// Parses a call; `None` if it failed or changes nothing.
+/// Parses a call; `None` if it failed, was interrupted or changes nothing.
 fn parse_call(line: &str) -> Result<Option<Call>> {
     let Some((call, result)) = line.rsplit_once(" = ") else { return Ok(None) };
     let (name, rest) = call.split_once('(').context("no arguments")?;
@@ -109,7 +109,8 @@ fn parse_call(line: &str) -> Result<Option<Call>> {
     let path = |at| quoted_path(arg(at)?);
     // Relative to a directory's descriptor.
     let path_at = |at| Ok::<_, anyhow::Error>(fd_path(arg(at)?)?.unwrap_or_default().join(path(at + 1)?));
-    if result.starts_with('-') {
+    // `?` has no result: the kernel restarts the call, which is then recorded again, or the process was killed in it.
+    if result.starts_with(['-', '?']) {
         return Ok(None);
     }
     let length = || result.split(['<', ' ']).next().unwrap_or_default().parse::<u64>();
@@ -184,4 +185,14 @@ fn fd_path(arg: &str) -> Result<Option<PathBuf>> {
     let Some((_, path)) = arg.split_once('<') else { return Ok(None) };
     let path = quoted_path(path.trim_end_matches("(deleted)").trim_end_matches('>'))?;
     Ok(path.is_absolute().then_some(path))
+}
+
+/// Checks that calls without a result change nothing, as when the kernel restarts a write that found a lock taken.
+pub(super) fn restarted_calls_change_nothing() -> Result<()> {
+    let write = r#"7 write(6<\x2f\x61>, "\x31", 1) = "#;
+    let trace = format!("{write}? ERESTARTNOINTR (To be restarted)\n{write}-1 EAGAIN\n{write}1\n");
+    let written = Call::Write { path: "/a".into(), offset: None, length: 1, bytes: b"1".to_vec() };
+    let calls = parse(&trace)?;
+    ensure!(calls == [written], "{calls:?}");
+    Ok(())
 }
