@@ -116,13 +116,14 @@ pub(crate) fn owner_on_loopback(port: u16) -> Option<String> {
     owner(&Publish { address: None, host: port, guest: port, protocol: banger_api::PortProtocol::Tcp })
 }
 
-/// Returns a free port that neither another test nor the kernel chooses: below those of outgoing connections.
+/// Returns a free port that neither another test nor the kernel chooses: below those of outgoing connections, and not
+/// among those of the tests on fake VMMs, which run at the same time.
 #[cfg(test)]
 pub(super) fn unused_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 200).unwrap() * 100 + 10_000;
-    let mut ports = (0..2_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000);
+    let first = u16::try_from(std::process::id() % 100).unwrap() * 100 + 10_000;
+    let mut ports = (0..1_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000);
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 

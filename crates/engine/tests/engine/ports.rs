@@ -88,13 +88,14 @@ pub(crate) fn port_to(guest: u16) -> Result<Publish> {
     Ok(Publish { address: None, host: free_port()?, guest, protocol: PortProtocol::Tcp })
 }
 
-/// Returns a free port that neither another test nor the kernel chooses: below those of outgoing connections.
+/// Returns a free port that neither another test nor the kernel chooses: below those of outgoing connections, and not
+/// among those of the engine's unit tests, which run at the same time.
 fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Another test run begins elsewhere.
-    let first = u16::try_from(std::process::id() % 200)? * 100 + 10_000;
+    let first = u16::try_from(std::process::id() % 100)? * 100 + 21_000;
     loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
