@@ -38,6 +38,8 @@ struct State {
     /// The conversations that have begun, in the same order.
     begun: Vec<Progress>,
     last_error: Option<String>,
+    /// Time after which a client that sends nothing waits for the guest, so that both wait.
+    patience: Duration,
     /// The client's process, once it is known.
     client: Option<Arc<Remote>>,
     /// Number of open connections.
@@ -62,14 +64,12 @@ pub(crate) struct Progress {
 #[derive(Debug, Clone)]
 pub(crate) struct Daemon {
     shared: Arc<(Mutex<State>, Condvar)>,
-    /// Time after which a client that sends nothing waits for the guest, so that both wait.
-    patience: Duration,
 }
 
 impl Daemon {
-    /// Listens at `socket`. A client that has sent nothing for `patience` waits for the guest.
-    pub(crate) fn start(socket: &Path, patience: Duration) -> Self {
-        let daemon = Self { shared: Arc::default(), patience };
+    /// Listens at `socket`.
+    pub(crate) fn start(socket: &Path) -> Self {
+        let daemon = Self { shared: Arc::default() };
         let listener = UnixListener::bind(socket).expect("the socket is new");
         let server = daemon.clone();
         thread::spawn(move || {
@@ -88,10 +88,10 @@ impl Daemon {
         daemon
     }
 
-    /// Prepares the answers to the next command.
-    pub(crate) fn prepare(&self, step: &Step) {
+    /// Prepares the answers to the next command. A client that has sent nothing for `patience` waits for the guest.
+    pub(crate) fn prepare(&self, step: &Step, patience: Duration) {
         let (conversations, last_error) = (step.conversations.clone().into(), step.last_error.clone());
-        *self.state() = State { conversations, last_error, ..State::default() };
+        *self.state() = State { conversations, last_error, patience, ..State::default() };
     }
 
     /// Says which client a silent guest affects. It waits for this.
@@ -123,7 +123,7 @@ impl Daemon {
 
     /// Returns the time after which a client that does nothing waits.
     pub(crate) fn patience(&self) -> Duration {
-        self.patience
+        self.state().patience
     }
 
     /// Returns whether a connection is open.
@@ -324,7 +324,7 @@ impl Connection<'_> {
 
     /// Waits until the client has sent what `is_reached` needs. If the client waits too, the guest has fallen silent.
     fn wait_until(&mut self, is_reached: impl Fn(&Received) -> bool) -> io::Result<()> {
-        let (start, patience) = (Instant::now(), self.daemon.patience);
+        let (start, patience) = (Instant::now(), self.daemon.patience());
         while !is_reached(&self.received) {
             if start.elapsed() > patience {
                 return self.stay_silent(None);
@@ -335,12 +335,12 @@ impl Connection<'_> {
     }
 
     fn await_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let start = Instant::now();
+        let (start, patience) = (Instant::now(), self.daemon.patience());
         while !self.received.input.windows(bytes.len()).any(|window| window == bytes) {
-            if self.received.input_ended || start.elapsed() > self.daemon.patience {
+            if self.received.input_ended || start.elapsed() > patience {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.wait(PollFlags::empty(), self.daemon.patience)?;
+            self.wait(PollFlags::empty(), patience)?;
         }
         Ok(())
     }
@@ -384,7 +384,7 @@ impl Connection<'_> {
     /// possible.
     fn stay_silent(&mut self, signal: Option<Signal>) -> io::Result<()> {
         let (_, changed) = &*self.daemon.shared;
-        let patience = self.daemon.patience;
+        let patience = self.daemon.patience();
         let attached =
             changed.wait_timeout_while(self.daemon.state(), patience, |state| state.client.is_none());
         let client = attached.unwrap_or_else(PoisonError::into_inner).0.client.clone();

@@ -23,6 +23,8 @@ pub struct Harness {
     client: Client,
     sandbox: Sandbox,
     daemon: Daemon,
+    /// Time after which a client that sends nothing waits.
+    patience: Duration,
     /// A worker, or the program that runs.
     process: Option<Process>,
     workspace: Workspace,
@@ -59,12 +61,22 @@ impl Harness {
             Client::InProcess(_) => Sandbox::of_this_process(),
             _ => Sandbox::create(),
         };
-        let daemon = Daemon::start(&sandbox.dirs().socket(), patience);
+        let daemon = Daemon::start(&sandbox.dirs().socket());
         let (process, workspace) = (None, Workspace::default());
         let (changed, unreached) = (Vec::new(), None);
         let max_memory = MAX_MEMORY;
-        let mut harness =
-            Self { client, sandbox, daemon, process, workspace, max_memory, changed, unreached };
+        // While the repository is sent, neither side is silent, however busy the host is.
+        let mut harness = Self {
+            client,
+            sandbox,
+            daemon,
+            patience: GUARD,
+            process,
+            workspace,
+            max_memory,
+            changed,
+            unreached,
+        };
         let run = harness.run(&Step::new(Command::Prepare, vec![place()]));
         let errors = String::from_utf8_lossy(&run.stderr);
         let scratch = tempfile::tempdir().unwrap();
@@ -74,6 +86,7 @@ impl Harness {
         // In a process with a sandbox's environment, it is in the sandbox.
         drop(scratch);
         harness.sandbox.keep();
+        harness.patience = patience;
         harness
     }
 
@@ -136,7 +149,7 @@ impl Harness {
     /// Runs one step, without any check.
     fn run(&mut self, step: &Step) -> Run {
         let step = self.without_impossible_actions(step);
-        self.daemon.prepare(&step);
+        self.daemon.prepare(&step, self.patience);
         let mut run = match &self.client {
             Client::InProcess(entry) => run_in_process(*entry, &step),
             Client::Program(program) => {
