@@ -21,6 +21,7 @@ mod scenarios;
 mod setup;
 mod suite;
 mod template;
+mod test_programs;
 mod words;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -7,12 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::{
-    command::{cargo, check, find_program, output},
-    programs::TEST_FEATURES,
+    command::{check, find_program, output},
     project::Project,
+    test_programs,
 };
 
 /// A scenario of a tier.
@@ -24,23 +23,8 @@ pub(crate) struct Scenario {
 
 /// Compiles the test program and returns its path.
 pub(crate) fn build(project: &Project) -> Result<PathBuf> {
-    let arguments = ["test", "--workspace", "--features", TEST_FEATURES, "--test", "scenarios", "--no-run"];
-    let mut cargo = cargo(project, &arguments);
-    let messages = String::from_utf8(output(cargo.arg("--message-format=json-render-diagnostics"))?)?;
-    program_in(&messages)
-}
-
-/// Returns the path of the test program from cargo's messages.
-fn program_in(messages: &str) -> Result<PathBuf> {
-    for line in messages.lines() {
-        let message: Value = serde_json::from_str(line).context("cargo's messages")?;
-        if message["target"]["kind"][0] == "test"
-            && let Some(path) = message["executable"].as_str()
-        {
-            return Ok(path.into());
-        }
-    }
-    anyhow::bail!("cargo has built no scenarios")
+    let mut programs = test_programs::build(project, &["--test", "scenarios"])?;
+    Ok(programs.pop().context("cargo has built no scenarios")?.path)
 }
 
 /// Returns the scenarios of a tier, in the order in which they start.
@@ -92,21 +76,6 @@ fn expected_vmm() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_program_is_the_test_target_in_cargos_messages() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":null}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":"/t/lib-1"}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"scenarios"},"executable":"/t/scenarios-1"}"#,
-            "\n",
-            r#"{"reason":"build-finished","success":true}"#,
-        );
-        assert_eq!(program_in(messages).unwrap(), Path::new("/t/scenarios-1"));
-        assert!(program_in(r#"{"reason":"build-finished","success":true}"#).is_err());
-    }
 
     #[test]
     fn a_listed_scenario_is_slow_if_its_line_ends_with_slow() {

@@ -13,7 +13,7 @@ use crate::{
     deny, lab,
     programs::{self, TEST_FEATURES},
     project::Project,
-    scenarios, setup, template, words,
+    scenarios, setup, template, test_programs, words,
 };
 
 pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
@@ -74,14 +74,17 @@ fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
         let doc = ["doc", "--workspace", "--features", TEST_FEATURES, "--no-deps", "--quiet"];
         check(cargo(project, &doc).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    // `--tests` includes the tests in libraries and programs, but no doc tests: there are none.
-    let tests = ["test", "--workspace", "--features", TEST_FEATURES, "--tests"];
-    steps.step("compile unit tests", || run(&[&tests[..], &["--no-run"]].concat()))?;
-    // The tests leave the processors idle half of the time, which the compiler uses.
+    let mut tests = Vec::new();
+    steps.step("compile unit tests", || {
+        // `--tests` includes the tests in libraries and programs, but no doc tests: there are none.
+        tests = test_programs::build(project, &["--tests"])?;
+        Ok(())
+    })?;
+    // The tests also wait, and the compiler uses the processors meanwhile.
     steps.step("unit tests and build", || {
         thread::scope(|scope| {
             let build = scope.spawn(|| programs::build(project, None));
-            let result = run(&tests);
+            let result = test_programs::run(project, &tests);
             build.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
             result
         })
