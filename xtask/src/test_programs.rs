@@ -5,8 +5,9 @@ use std::{
     collections::VecDeque,
     env,
     ffi::{OsStr, OsString},
-    fs,
+    fs::{self, File},
     io::{self, Read, Seek, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::{Mutex, PoisonError, mpsc},
@@ -15,7 +16,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{StatVfsMountFlags, XattrFlags, setxattr, statvfs};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     command::{cargo, output},
@@ -25,6 +28,18 @@ use crate::{
 
 /// Number of programs that run at a time: on two processors three, since some mostly wait.
 const AT_A_TIME: usize = 3;
+
+/// The file system in memory.
+const MEMORY: &str = "/dev/shm";
+
+/// Free memory that it must have for the tests' files, in bytes: many times the 250 MiB that they take together.
+const MIN_MEMORY: u64 = 4 << 30;
+
+/// Start of the name of a run's directory in memory. Short, since paths of sockets are.
+const PREFIX: &str = "banger-t";
+
+/// Name of the file in it that the run locks.
+const LOCK: &str = "lock";
 
 /// A program of tests that cargo has built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,12 +96,15 @@ fn in_order(programs: &[TestProgram]) -> VecDeque<&TestProgram> {
     programs.into()
 }
 
-/// Runs all programs, prints the output of each when it has ended, and fails at the end if any has failed.
+/// Runs all programs with temporary directories in memory: tests with many small files take half of the processor time
+/// there that they take on a disk, and wait for none. Fails at the end if any has failed.
 pub(crate) fn run(project: &Project, programs: &[TestProgram]) -> Result<()> {
-    run_all(&library_path(project)?, programs)
+    let memory = MemoryDir::create()?;
+    run_in(memory.as_ref().map(|memory| memory.dir.path()), &library_path(project)?, programs)
 }
 
-fn run_all(libraries: &OsStr, programs: &[TestProgram]) -> Result<()> {
+/// Runs all programs with temporary directories in `temp`, and prints the output of each when it has ended.
+fn run_in(temp: Option<&Path>, libraries: &OsStr, programs: &[TestProgram]) -> Result<()> {
     let queue = Mutex::new(in_order(programs));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let (sender, results) = mpsc::channel();
@@ -98,7 +116,7 @@ fn run_all(libraries: &OsStr, programs: &[TestProgram]) -> Result<()> {
                 while let Some(program) = next() {
                     println!("     Running {}", program.source.display());
                     // The receiver lives until the last sender is dropped.
-                    let _ = sender.send((program, run_one(program, libraries)));
+                    let _ = sender.send((program, run_one(program, libraries, temp)));
                 }
             });
         }
@@ -126,7 +144,7 @@ fn run_all(libraries: &OsStr, programs: &[TestProgram]) -> Result<()> {
 }
 
 /// Runs a program as cargo does, to its end.
-fn run_one(program: &TestProgram, libraries: &OsStr) -> Result<Finished> {
+fn run_one(program: &TestProgram, libraries: &OsStr, temp: Option<&Path>) -> Result<Finished> {
     let start = Instant::now();
     // No pipe: a process that a test leaves behind would keep it open.
     let mut file = tempfile::tempfile()?;
@@ -139,6 +157,7 @@ fn run_one(program: &TestProgram, libraries: &OsStr) -> Result<Finished> {
         }
     }
     command.env("CARGO_MANIFEST_DIR", &program.package).env("LD_LIBRARY_PATH", libraries);
+    command.envs(temp.map(|temp| ("TMPDIR", temp)));
     let status = command.status().with_context(|| format!("cannot start {}", program.path.display()))?;
     let mut output = Vec::new();
     file.rewind()?;
@@ -150,6 +169,49 @@ fn run_one(program: &TestProgram, libraries: &OsStr) -> Result<Finished> {
 fn is_of_package(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b"CARGO_PKG_") || name == b"CARGO_MANIFEST_PATH"
+}
+
+/// A directory in memory for the tests' files, which is removed when this is dropped.
+struct MemoryDir {
+    dir: TempDir,
+    /// Locked, so that a later run does not take the directory for that of a killed run.
+    _lock: File,
+}
+
+impl MemoryDir {
+    /// Creates the directory. Returns `None` if there is little memory, or if files in it lack what files on a disk have.
+    fn create() -> Result<Option<Self>> {
+        let Ok(stat) = statvfs(MEMORY) else { return Ok(None) };
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if available < MIN_MEMORY || stat.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+            return Ok(None);
+        }
+        remove_abandoned(Path::new(MEMORY))?;
+        let mut builder = tempfile::Builder::new();
+        // Some tests run as other users.
+        builder.prefix(PREFIX).permissions(fs::Permissions::from_mode(0o755));
+        let dir = builder.tempdir_in(MEMORY)?;
+        let lock = File::create(dir.path().join(LOCK))?;
+        lock.lock()?;
+        // Kernels before 6.6 have no such attributes of files in memory.
+        let has_attributes = setxattr(dir.path(), "user.banger", b"1", XattrFlags::empty()).is_ok();
+        Ok(has_attributes.then_some(Self { dir, _lock: lock }))
+    }
+}
+
+/// Removes the directories in `memory` of runs that were killed.
+fn remove_abandoned(memory: &Path) -> Result<()> {
+    for entry in fs::read_dir(memory)? {
+        let entry = entry?;
+        let is_run = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        // Another user's cannot be opened for writing.
+        let lock = File::options().write(true).open(entry.path().join(LOCK));
+        if is_run && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns a value of LD_LIBRARY_PATH with the directory of the standard library, which tests of macros load.
@@ -214,11 +276,13 @@ mod tests {
     #[test]
     fn a_program_runs_in_its_package_with_both_streams_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let text = "echo one; echo two >&2; echo $CARGO_MANIFEST_DIR; pwd; echo \"$CARGO_PKG_NAME\"; exit 3";
+        let text =
+            "echo one; echo two >&2; echo $CARGO_MANIFEST_DIR; pwd; echo \"$CARGO_PKG_NAME$TMPDIR\"; exit 3";
         let program = script(dir.path(), "program", text);
-        let Finished { status, output, .. } = run_one(&program, OsStr::new("")).unwrap();
+        let Finished { status, output, .. } =
+            run_one(&program, OsStr::new(""), Some(Path::new("/t"))).unwrap();
         let package = dir.path().display();
-        assert_eq!(String::from_utf8(output).unwrap(), format!("one\ntwo\n{package}\n{package}\n\n"));
+        assert_eq!(String::from_utf8(output).unwrap(), format!("one\ntwo\n{package}\n{package}\n/t\n"));
         assert_eq!(status.code(), Some(3));
     }
 
@@ -235,7 +299,7 @@ mod tests {
             source: "none".into(),
             package: dir.path().into(),
         });
-        let error = run_all(OsStr::new(""), &programs).unwrap_err().to_string();
+        let error = run_in(None, OsStr::new(""), &programs).unwrap_err().to_string();
         assert!(
             (0..2 * AT_A_TIME).all(|number| dir.path().join(format!("ran-{number}")).exists()),
             "{error}"
@@ -245,5 +309,25 @@ mod tests {
         {
             assert!(error.contains(failed), "{error}");
         }
+    }
+
+    #[test]
+    fn only_directories_of_killed_runs_are_removed() {
+        let memory = tempfile::tempdir().unwrap();
+        let create = |name: &str| {
+            let dir = memory.path().join(format!("{PREFIX}{name}"));
+            fs::create_dir(&dir).unwrap();
+            File::create(dir.join(LOCK)).unwrap()
+        };
+        let running = create("running");
+        running.lock().unwrap();
+        drop(create("killed"));
+        fs::create_dir(memory.path().join("other")).unwrap();
+        fs::write(memory.path().join("other").join(LOCK), "").unwrap();
+        remove_abandoned(memory.path()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(memory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [format!("{PREFIX}running"), "other".to_owned()].map(OsString::from));
     }
 }
