@@ -29,9 +29,14 @@ fn main() -> ExitCode {
         serve_worker(banger::run, memory).expect("the harness is there");
         return ExitCode::SUCCESS;
     }
-    let trials: Vec<Trial> = [attacks::trials(), property::trials(), program::trials(), reach::trials()]
+    let mut arguments = Arguments::from_args();
+    // Tests mostly wait for processes, and for each other's sandboxes.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(4 * processors);
+    // The longest first.
+    let trials: Vec<Trial> = [property::trials(), reach::trials(), program::trials(), attacks::trials()]
         .into_iter()
         .flatten()
         .collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
