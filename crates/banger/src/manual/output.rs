@@ -219,7 +219,9 @@ fn add_workspaces(out: &mut Outputs) {
                 "reason": "the version in .nvmrc",
             }],
             "env": [{ "name": "CI", "value": "1", "source": { "file": "banger.toml", "line": 2 } }],
-            "ports": [{ "host": 3000, "guest": 3000, "source": { "file": "banger.toml", "line": 3 } }],
+            "ports": [{
+                "host": 3000, "guest": 3000, "udp": false, "source": { "file": "banger.toml", "line": 3 },
+            }],
             "setup": [{
                 "source": { "file": "banger.toml", "line": 4 }, "key": "setup", "run": { "shell": "npm ci" },
             }],
