@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod confine;
+mod connections;
 mod cpu_time;
 mod ext4;
 mod inherited;
@@ -17,6 +18,7 @@ mod terminal;
 mod vsock;
 mod watched;
 
+pub use connections::{Connection, ConnectionRecord};
 pub use cpu_time::process_cpu_time;
 pub use ext4::grow_ext4;
 pub use inherited::take_inherited;
