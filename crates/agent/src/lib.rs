@@ -14,6 +14,7 @@ mod callers;
 mod children;
 mod configure;
 mod connection;
+mod connections;
 mod console;
 mod copy;
 mod exec;

@@ -9,7 +9,9 @@ use crate::{
     boot_record::BootRecord,
     children::Children,
     configure::variables,
-    connection, copy, exec,
+    connection,
+    connections::Connections,
+    copy, exec,
     failure::Failure,
     inspect,
     machine::Machine,
@@ -31,6 +33,7 @@ pub struct Server<M> {
     machine: M,
     children: Children,
     pending: PendingConnections,
+    connections: Connections,
     /// The image's variables, once the host has sent them.
     env: RefCell<BTreeMap<String, String>>,
     saved: Saved,
@@ -55,7 +58,13 @@ impl<M: Machine> Server<M> {
             init: boot.init,
         };
         let (pending, env) = (PendingConnections::default(), RefCell::new(saved.variables()));
-        Rc::new(Self { greeting, machine, children, pending, env, saved })
+        let connections = Connections::default();
+        Rc::new(Self { greeting, machine, children, pending, connections, env, saved })
+    }
+
+    /// Starts the record of the connections of the guest's processes.
+    pub(crate) async fn record_connections(&self) {
+        self.connections.record().await;
     }
 
     /// Serves the one request of a connection.
@@ -125,6 +134,7 @@ impl<M: Machine> Server<M> {
             }
             Request::Inspect => Reply::Inspected(inspect::inspect()),
             Request::Ports => Reply::Ports { listeners: ports::ports().await },
+            Request::Connections => Reply::Connections { connections: self.connections.read() },
             _ => {
                 Failure::new(FailureKind::Unsupported, "this agent is older and does not support the request")
                     .into()

@@ -38,10 +38,14 @@ pub(crate) fn run(mut record: BootRecord) -> ExitCode {
             let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))?;
             record.mark("listening");
             let server = Server::with_saved(record, Power::Init, Saved::inherited()?);
-            if let Some(call) = take_call()? {
-                let server = server.clone();
-                spawn_local(async move { server.serve(VsockStream::from(call)).await });
-            }
+            let (call, first) = (take_call()?, server.clone());
+            spawn_local(async move {
+                if let Some(call) = call {
+                    first.serve(VsockStream::from(call)).await;
+                }
+                // Not before the guest is ready, which this would delay.
+                first.record_connections().await;
+            });
             Err(callers::serve(&server, async || accept(&listener).await).await)
         })
     });

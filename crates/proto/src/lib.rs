@@ -6,7 +6,7 @@
 //! agent → host   Greeting                          generation, boot marks
 //! host  → agent  Request                           ping | configure | exec | power_off | inspect | ports | copy
 //!                                                  | workspace | sftp | connect | listen | take | watch_ports
-//!                                                  | datagrams
+//!                                                  | datagrams | connections
 //! agent → host   Reply                             one, or for exec, copy, workspace and sftp: started … exited;
 //!                                                  for connect and take: connected … closed;
 //!                                                  for listen: listening, called …; for watch_ports: ports …
@@ -40,14 +40,14 @@ mod message;
 pub use frame::{Decoder, Frame, FrameError, FrameHeader, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use init::{Executable, InitKind, Root, find_init, kind_of_init};
 pub use message::{
-    Accept, AddressConfig, AddressV6Config, BootMark, Configure, Connect, CopyDirection, CopyFiles,
-    Datagrams, DiskUsage, Endpoint, Exec, ExecControl, ExitStatus, FailureKind, Greeting, Inspection,
-    InterfaceUsage, Listen, Listener, NetworkConfig, PowerOff, Reply, Request, Sftp, SubcommandFailure,
-    TerminalSize, Transport, Workspace, WorkspaceAction,
+    Accept, AddressConfig, AddressV6Config, BootMark, Configure, Connect, Connection, CopyDirection,
+    CopyFiles, Datagrams, DiskUsage, Endpoint, Exec, ExecControl, ExitStatus, FailureKind, Greeting,
+    Inspection, InterfaceUsage, Listen, Listener, NetworkConfig, PowerOff, Reply, Request, Sftp,
+    SubcommandFailure, TerminalSize, Transport, Workspace, WorkspaceAction,
 };
 
 /// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
-pub const GENERATION: u32 = 7;
+pub const GENERATION: u32 = 8;
 
 /// Vsock ports that only a process with `CAP_NET_BIND_SERVICE` can bind (Linux, net/vmw_vsock/af_vsock.c).
 pub const PRIVILEGED_PORTS: std::ops::Range<u32> = 0..1024;
@@ -72,6 +72,9 @@ pub const GENERATION_OF_SOCKETS: u32 = 3;
 
 /// First generation of agents that support [`Request::WatchPorts`] and [`Request::Datagrams`].
 pub const GENERATION_OF_PORTS: u32 = 6;
+
+/// First generation of agents that support [`Request::Connections`].
+pub const GENERATION_OF_CONNECTIONS: u32 = 8;
 
 /// Maximum size of a greeting that the host accepts, in bytes: an agent's has a few hundred.
 pub const MAX_GREETING: usize = 16 << 10;

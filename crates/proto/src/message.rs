@@ -72,6 +72,8 @@ pub enum Request {
     /// Connects to a UDP port of the guest's loopback; answered by [`Reply::Connected`]. Then each data frame is a
     /// datagram, without windows, until one side disconnects. Since generation 6.
     Datagrams(Datagrams),
+    /// Lists the destinations of the guest's connections; answered by [`Reply::Connections`]. Since generation 8.
+    Connections,
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -386,6 +388,11 @@ pub enum Reply {
         /// All listeners, sorted by port.
         listeners: Vec<Listener>,
     },
+    /// To connections.
+    Connections {
+        /// The destinations, those used last first; none if the guest's kernel cannot record them.
+        connections: Vec<Connection>,
+    },
     /// To connect, accept and datagrams: data can flow in both directions.
     Connected,
     /// To connect and accept, as the last reply: both directions have ended, and all data was sent.
@@ -427,6 +434,7 @@ impl Reply {
             Self::Exited { .. } => "exited",
             Self::Inspected(_) => "inspected",
             Self::Ports { .. } => "ports",
+            Self::Connections { .. } => "connections",
             Self::Connected => "connected",
             Self::Closed => "closed",
             Self::Listening { .. } => "listening",
@@ -503,6 +511,21 @@ pub struct Listener {
     /// Whether it responded to an HTTP request.
     #[serde(default)]
     pub http: bool,
+}
+
+/// A destination of the guest's connections or datagrams, and the process that used it last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Transport protocol.
+    pub protocol: Transport,
+    /// Address of the destination.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The process, which may have ended.
+    pub pid: u32,
+    /// Name of the process, or of its thread that used the destination.
+    pub process: String,
 }
 
 /// A transport protocol.
@@ -709,6 +732,22 @@ mod tests {
         let configure = Configure { certificates: Some(vec!["PEM".into()]), ..Configure::default() };
         let wire = serde_json::to_string(&configure).unwrap();
         assert!(wire.ends_with(r#""locale":null,"certificates":["PEM"]}"#), "{wire}");
+    }
+
+    #[test]
+    fn messages_of_generation_8_keep_their_encoding() {
+        let connection = Connection {
+            protocol: Transport::Udp,
+            address: Ipv6Addr::LOCALHOST.into(),
+            port: 53,
+            pid: 212,
+            process: "curl".into(),
+        };
+        assert_eq!(serde_json::to_string(&Request::Connections).unwrap(), r#"{"op":"connections"}"#);
+        assert_eq!(
+            serde_json::to_string(&Reply::Connections { connections: vec![connection] }).unwrap(),
+            r#"{"reply":"connections","connections":[{"protocol":"udp","address":"::1","port":53,"pid":212,"process":"curl"}]}"#
+        );
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use banger_proto::{
-    DiskUsage, Endpoint, ExitStatus, FailureKind, HEADER_LEN, Inspection, InterfaceUsage, Listener, Reply,
-    Transport,
+    Connection, DiskUsage, Endpoint, ExitStatus, FailureKind, HEADER_LEN, Inspection, InterfaceUsage,
+    Listener, Reply, Transport,
 };
 
 use crate::{choices::Choices, encode::frame, texts::text};
@@ -22,7 +22,7 @@ pub(super) fn failed(choices: &mut Choices<'_>) -> Reply {
 }
 
 pub(super) fn any(choices: &mut Choices<'_>) -> Reply {
-    match choices.below(12) {
+    match choices.below(13) {
         0 => failed(choices),
         1 => Reply::Acknowledged { bytes: choices.number() },
         2 => Reply::Exited { status: exit_status(choices) },
@@ -34,6 +34,7 @@ pub(super) fn any(choices: &mut Choices<'_>) -> Reply {
         8 => Reply::Incoming { id: choices.number(), from: None },
         9 => Reply::Started { pid: choices.number() },
         10 => Reply::PoweringOff,
+        11 => Reply::Connections { connections: connections(choices) },
         _ => Reply::Pong,
     }
 }
@@ -77,6 +78,18 @@ pub(super) fn listeners(choices: &mut Choices<'_>) -> Vec<Listener> {
         http: port % 2 == 0,
     };
     (0..count).map(listener).collect()
+}
+
+fn connections(choices: &mut Choices<'_>) -> Vec<Connection> {
+    let process = text(choices);
+    let connection = |port| Connection {
+        protocol: Transport::Udp,
+        address: IpAddr::from([203, 0, 113, 1]),
+        port,
+        pid: 1,
+        process: process.clone(),
+    };
+    (0..u16::try_from(choices.below(4)).unwrap_or(0)).map(connection).collect()
 }
 
 pub(super) fn inspected(choices: &mut Choices<'_>) -> Inspection {
