@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Connections of a VM to one destination: a line of `GET /v1/vms/VM/network`. Names, addresses and ports are what the
-/// guest has asked for.
+/// guest has asked for; the running guest itself reports its processes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Flow {
     /// What became of them.
@@ -23,6 +23,12 @@ pub struct Flow {
     /// Its port; `None` if the protocol has none.
     #[serde(default)]
     pub port: Option<u16>,
+    /// Name of the thread in the guest that used the destination last; `None` if it is unknown.
+    #[serde(default)]
+    pub process: Option<String>,
+    /// That process's id.
+    #[serde(default)]
+    pub pid: Option<u32>,
     /// Number of connections. At most some hundreds a second are counted.
     pub count: u64,
     /// Time of the first one.

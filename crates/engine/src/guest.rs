@@ -5,7 +5,10 @@
 use std::{fmt::Display, time::Duration};
 
 use banger_api::{ApiError, ErrorKind, GuestText};
-use banger_proto::{Decoder, Frame, Greeting, Inspection, MAX_GREETING, MAX_REPLY, Reply, Request};
+use banger_proto::{
+    Connection, Decoder, Frame, GENERATION_OF_CONNECTIONS, Greeting, Inspection, MAX_GREETING, MAX_REPLY,
+    Reply, Request,
+};
 use banger_vmm::GuestStream;
 use bytes::BytesMut;
 use tokio::{
@@ -33,6 +36,19 @@ pub(crate) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, Engin
     }
     match agent.request(&Request::Inspect).await? {
         Reply::Inspected(inspection) => Ok(Some(inspection)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Asks the guest of a running VM which processes used which destinations. Returns none if its agent is too old.
+pub(crate) async fn connections(handle: &Handle) -> Result<Vec<Connection>, EngineError> {
+    let (mut agent, greeting) =
+        Agent::handshake(banger_vmm::connect(&handle.guest, handle.agent_port).await?).await?;
+    if greeting.generation < GENERATION_OF_CONNECTIONS {
+        return Ok(Vec::new());
+    }
+    match agent.request(&Request::Connections).await? {
+        Reply::Connections { connections } => Ok(connections),
         other => Err(unexpected(&other)),
     }
 }

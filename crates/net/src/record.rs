@@ -76,7 +76,8 @@ mod tests {
         let (first_at, last_at) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
         let name = Some("pypi.org".to_owned());
         let (verdict, protocol) = (FlowVerdict::Allowed, FlowProtocol::Tcp);
-        Flow { verdict, protocol, name, address: None, port: Some(443), count, first_at, last_at }
+        let (address, port, process, pid) = (None, Some(443), None, None);
+        Flow { verdict, protocol, name, address, port, process, pid, count, first_at, last_at }
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn add_vms(out: &mut Outputs) {
         "banger vm network",
         json!([{
             "verdict": "allowed", "protocol": "tcp", "name": "pypi.org", "address": "151.101.0.223", "port": 443,
-            "count": 12, "first_at": "2026-11-29T18:04:12Z", "last_at": "2026-11-29T18:05:40Z",
+            "process": "pip", "pid": 412, "count": 12, "first_at": "2026-11-29T18:04:12Z", "last_at": "2026-11-29T18:05:40Z",
         }]),
     );
     out.add::<SuggestedEgress>(

@@ -1,4 +1,4 @@
-//! What a VM's network was asked for, from the record of its gateway.
+//! What a VM's network was asked for, from the record of its gateway, and by which processes of the guest.
 
 use std::{collections::HashSet, io, path::PathBuf, pin::pin, sync::Arc};
 
@@ -7,7 +7,7 @@ use banger_net::{gateway, record};
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::spawn_blocking};
 
-use super::{logs::is_up, vms::Vms};
+use super::{flow_processes::FlowProcesses, logs::is_up, vms::Vms};
 use crate::{error::EngineError, logs::Changes, store::NetworkSockets, watch::ByteStream};
 
 /// Parts buffered for a slow client; beyond that, the sender waits.
@@ -30,14 +30,15 @@ impl Vms {
         let flows = saved_and_read(sockets, path.clone()).await.map_err(failed)?;
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let follow = read.follow && is_up(vm.state);
-        let vms = self.clone();
+        let (vms, processes) = (self.clone(), FlowProcesses::new(self.services.clone(), vm.id.clone()));
         tokio::spawn(async move {
             let ended = async move { vms.wait_until_down(&vm.id, events).await };
             let sending = async {
-                if sender.send(lines(&flows)).await.is_err() || !follow {
+                let first = lines(flows.clone(), &processes).await;
+                if sender.send(first).await.is_err() || !follow {
                     return Ok(());
                 }
-                send_changes(flows, path, changes, ended, &sender).await
+                send_changes(flows, path, changes, ended, &processes, &sender).await
             };
             tokio::select! {
                 sent = sending => if let Err(error) = sent {
@@ -71,6 +72,7 @@ async fn send_changes(
     path: PathBuf,
     changes: Changes,
     ended: impl Future<Output = ()>,
+    processes: &FlowProcesses,
     sender: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
     let (mut ended, mut is_up) = (pin!(ended), true);
@@ -81,7 +83,7 @@ async fn send_changes(
         let path = path.clone();
         let flows = spawn_blocking(move || record::read(&path)).await.map_err(io::Error::other)??;
         let changed: Vec<_> = flows.iter().filter(|flow| !sent.contains(flow)).cloned().collect();
-        if !changed.is_empty() && sender.send(lines(&changed)).await.is_err() {
+        if !changed.is_empty() && sender.send(lines(changed, processes).await).await.is_err() {
             return Ok(());
         }
         if !is_up {
@@ -95,10 +97,12 @@ async fn send_changes(
     }
 }
 
-fn lines(flows: &[Flow]) -> Bytes {
+/// Returns flows with their processes, a line of JSON each.
+async fn lines(mut flows: Vec<Flow>, processes: &FlowProcesses) -> Bytes {
+    processes.add_to(&mut flows).await;
     let mut lines = Vec::new();
     for flow in flows {
-        lines.extend(serde_json::to_vec(flow).unwrap_or_default());
+        lines.extend(serde_json::to_vec(&flow).unwrap_or_default());
         lines.push(b'\n');
     }
     lines.into()

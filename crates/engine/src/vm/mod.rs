@@ -26,6 +26,7 @@ mod change;
 mod commit;
 mod console;
 mod create;
+mod flow_processes;
 mod flows;
 mod hardware;
 mod idle;

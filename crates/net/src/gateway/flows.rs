@@ -85,7 +85,9 @@ impl Flows {
             self.flows.remove(&oldest);
         }
         let Key { verdict, protocol, name, address, port } = key.clone();
-        let flow = Flow { verdict, protocol, name, address, port, count: 1, first_at: at, last_at: at };
+        // The gateway does not know the guest's processes.
+        let (process, pid, count, first_at, last_at) = (None, None, 1, at, at);
+        let flow = Flow { verdict, protocol, name, address, port, process, pid, count, first_at, last_at };
         self.flows.insert(key, flow);
     }
 

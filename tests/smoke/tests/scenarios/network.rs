@@ -273,26 +273,65 @@ fn a_list_allows_names_and_not_their_neighbours() -> Result<()> {
     Ok(())
 }
 
+/// Sends datagrams, without a connection and with one. Its name in the kernel is that of the program.
+const DATAGRAMS: &str = r#"
+    my $ipv4 = pack "S n C4 x8", 2, 9, 203, 0, 113, 2;
+    my $ipv6 = pack "S n N H32 N", 10, 9, 0, "20010db8000200000000000000000001", 0;
+    my $refused = pack "S n C4 x8", 2, 9, 169, 254, 169, 254;
+    my ($four, $six, $connected);
+    socket($four, 2, 2, 0) && send($four, "x", 0, $ipv4) && send($four, "x", 0, $refused) or die "IPv4: $!";
+    socket($six, 10, 2, 0) && send($six, "x", 0, $ipv6) or die "IPv6: $!";
+    $ipv4 = pack "S n C4 x8", 2, 10, 203, 0, 113, 2;
+    socket($connected, 2, 2, 0) && connect($connected, $ipv4) && send($connected, "x", 0) or die "connected: $!";
+"#;
+
 #[scenario(Here, LabMore)]
-fn what_a_vm_asks_for_is_recorded_and_suggested_as_a_list() -> Result<()> {
+fn what_a_vm_asks_for_is_recorded_with_its_processes_and_suggested_as_a_list() -> Result<()> {
     let internet = Internet::new()?;
-    let host = host(&internet, &["--egress", "learn"])?;
+    let host = Host::with_programs("curl", &["curl", "perl"])?;
+    let host = in_internet(host, &internet, &["--egress", "learn"])?;
     host.banger(&["vm", "network", "--suggest", "box"])?
         .fails(1, &["nothing to suggest", "--egress learn"])?;
     let mut follower = host.start(&["vm", "network", "-f", "box"])?;
     for place in ["www.example", "www.example", "[fd00:50::1]", "192.168.50.1"] {
         assert_eq!(fetch(&host, place)?, "internet", "{place}");
     }
-    for place in ["169.254.169.254", "203.0.113.53:853"] {
+    for place in ["169.254.169.254", "[fd00:ec2::254]", "203.0.113.53:853"] {
         assert_eq!(fetch(&host, place)?, "", "{place}");
     }
-    follower.wait_for_stdout("refused      tcp    203.0.113.53:853  1\n")?;
+    let followed = follower.wait_for_stdout("refused      tcp    203.0.113.53:853  1  ")?;
+    ensure!(followed.contains("  curl ("), "{followed}");
     let suggested = host.ok(&["vm", "network", "--suggest", "box"])?;
     let rules = ["192.168.50.1:80", "[fd00:50::1]:80"].map(|rule| format!("    \"{rule}\",\n")).concat();
     assert_eq!(suggested, format!("[network]\negress = [\n    \"www.example:80\",\n{rules}]\n"));
+    // The processes have ended.
+    host.ok(&["vm", "exec", "box", "--", "perl", "-e", DATAGRAMS])?;
+    for (verdict, protocol, address, port, process) in [
+        ("allowed", "tcp", "192.168.50.1", 80, "curl"),
+        ("allowed", "tcp", "fd00:50::1", 80, "curl"),
+        ("refused", "tcp", "169.254.169.254", 80, "curl"),
+        ("refused", "tcp", "fd00:ec2::254", 80, "curl"),
+        ("refused", "tcp", "203.0.113.53", 853, "curl"),
+        ("allowed", "udp", "203.0.113.2", 9, "perl"),
+        ("allowed", "udp", "203.0.113.2", 10, "perl"),
+        ("allowed", "udp", "2001:db8:2::1", 9, "perl"),
+        ("refused", "udp", "169.254.169.254", 9, "perl"),
+    ] {
+        until(&format!("{process} is named for {protocol} {address}"), || {
+            let flows = host.json(&["vm", "network", "box"])?;
+            let is_it = |flow: &&Value| {
+                let found = ["verdict", "protocol", "address", "port", "process"].map(|field| &flow[field]);
+                let expected = [json!(verdict), json!(protocol), json!(address), json!(port), json!(process)];
+                found.into_iter().eq(&expected) && flow["pid"].is_u64()
+            };
+            Ok(flows.as_array().into_iter().flatten().any(|flow| is_it(&flow)))
+        })?;
+    }
     // The record stays, and the next one goes on with it.
     host.ok(&["vm", "stop", "box"])?;
     follower.finish(b"")?.success()?;
+    let stopped = host.json(&["vm", "network", "box"])?;
+    ensure!(stopped.as_array().into_iter().flatten().all(|flow| flow["process"].is_null()), "{stopped}");
     let list = host.json(&["vm", "network", "--suggest", "box"])?["egress"].clone();
     let list: Vec<_> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     host.ok(&["vm", "set", "--egress", &list.join(","), "box"])?;
@@ -313,9 +352,29 @@ fn what_a_vm_asks_for_is_recorded_and_suggested_as_a_list() -> Result<()> {
     };
     ensure!(count("allowed", "tcp", json!("www.example"), json!(80)) >= 3, "{flows}");
     ensure!(count("refused", "dns", json!("other.example"), Value::Null) >= 1, "{flows}");
-    ensure!(count("refused", "tcp", Value::Null, json!(80)) == 1, "{flows}");
+    ensure!(count("refused", "tcp", Value::Null, json!(80)) == 2, "{flows}");
     host.ok(&["vm", "delete", "box"])?;
     host.nothing_left()
+}
+
+#[scenario(Here)]
+fn processes_are_named_beside_an_init_whose_mounts_stay_as_they_are() -> Result<()> {
+    let internet = Internet::new()?;
+    let host = Host::new()?;
+    host.ok(&["image", "import", "arch", &host.path("arch.tar.zst").display().to_string()])?;
+    host.ok(&["daemon", "stop"])?;
+    let host = internet.host(host);
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "arch"])?;
+    let bash = |script: &str| host.ok(&["vm", "exec", "box", "--", "bash", "-c", script]);
+    // The init may only just begin to mount.
+    until("bash is named", || {
+        bash("echo > /dev/udp/203.0.113.1/9")?;
+        let flows = host.json(&["vm", "network", "box"])?;
+        Ok(flows.as_array().into_iter().flatten().any(|flow| flow["process"] == "bash"))
+    })?;
+    let mount = bash("grep cgroup2 /proc/mounts")?;
+    ensure!(mount.contains("/sys/fs/cgroup cgroup2") && mount.contains("nsdelegate"), "{mount}");
+    Ok(())
 }
 
 #[scenario(Here)]

@@ -21,6 +21,9 @@ use crate::{
 /// Names, addresses and ports are what the guest has asked for; the count is that of connections. A name without an
 /// address did not resolve, because the policy refuses it. "unreachable" is what the host itself has no route to. The
 /// record is kept until the VM is deleted.
+///
+/// The process is the last in the guest to use the destination, and may have ended. Only a running VM knows its
+/// processes.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm network box             what it has asked for so far
@@ -101,13 +104,15 @@ async fn follow(ui: &Ui, mut lines: JsonLines<Flow>) -> Result<(), CommandError>
     while let Some(flow) = lines.next().await? {
         let (verdict, protocol) = (flow.verdict.as_str(), flow.protocol.as_str());
         let time = time(flow.last_at, &zone);
-        ui.line(format!("{time}  {verdict:<11}  {protocol:<5}  {}  {}", shown(&flow), flow.count))?;
+        let (to, count, process) = (shown(&flow), flow.count, process(&flow));
+        ui.line(format!("{time}  {verdict:<11}  {protocol:<5}  {to}  {count}  {process}"))?;
     }
     Ok(())
 }
 
 fn table(flows: &[Flow], zone: &TimeZone) -> Table {
-    let mut table = Table::new(["VERDICT", "PROTOCOL", "NAME", "ADDRESS", "PORT", "COUNT", "LAST"]);
+    let mut table =
+        Table::new(["VERDICT", "PROTOCOL", "NAME", "ADDRESS", "PORT", "PROCESS", "PID", "COUNT", "LAST"]);
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for flow in flows {
         table.row([
@@ -116,6 +121,8 @@ fn table(flows: &[Flow], zone: &TimeZone) -> Table {
             or_none(flow.name.clone()),
             or_none(flow.address.map(|address| address.to_string())),
             or_none(flow.port.map(|port| port.to_string())),
+            or_none(flow.process.clone()),
+            or_none(flow.pid.map(|pid| pid.to_string())),
             flow.count.to_string(),
             time(flow.last_at, zone),
         ]);
@@ -146,6 +153,14 @@ fn shown(flow: &Flow) -> String {
     }
 }
 
+/// Returns the process of a flow with its id.
+fn process(flow: &Flow) -> String {
+    match (&flow.process, flow.pid) {
+        (Some(process), Some(pid)) => format!("{process} ({pid})"),
+        _ => "-".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use banger_api::{FlowProtocol, FlowVerdict};
@@ -161,6 +176,8 @@ mod tests {
             name: Some("pypi.org".to_owned()),
             address: Some([203, 0, 113, 1].into()),
             port: Some(443),
+            process: Some("curl".to_owned()),
+            pid: Some(212),
             count: 12,
             first_at: at,
             last_at: at,
@@ -170,6 +187,8 @@ mod tests {
             protocol: FlowProtocol::Dns,
             address: None,
             port: None,
+            process: None,
+            pid: None,
             ..flow.clone()
         };
         let unreachable = Flow {
@@ -184,11 +203,12 @@ mod tests {
             (shown(&refused), shown(&unreachable)),
             ("pypi.org".to_owned(), "[2001:db8::1]:443".to_owned())
         );
+        assert_eq!((process(&flow), process(&refused)), ("curl (212)".to_owned(), "-".to_owned()));
         insta::assert_snapshot!(table(&[flow, refused, unreachable], &TimeZone::UTC), @r"
-        VERDICT       PROTOCOL   NAME       ADDRESS       PORT   COUNT   LAST
-        allowed       tcp        pypi.org   203.0.113.1   443    12      2026-11-25 10:00:00
-        refused       dns        pypi.org   -             -      12      2026-11-25 10:00:00
-        unreachable   udp        -          2001:db8::1   443    12      2026-11-25 10:00:00
+        VERDICT       PROTOCOL   NAME       ADDRESS       PORT   PROCESS   PID   COUNT   LAST
+        allowed       tcp        pypi.org   203.0.113.1   443    curl      212   12      2026-11-25 10:00:00
+        refused       dns        pypi.org   -             -      -         -     12      2026-11-25 10:00:00
+        unreachable   udp        -          2001:db8::1   443    curl      212   12      2026-11-25 10:00:00
         ");
     }
 }

@@ -83,7 +83,8 @@ mod tests {
     fn flow(verdict: FlowVerdict, name: Option<&str>, address: &str, port: Option<u16>) -> Flow {
         let (first_at, last_at) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
         let (name, address) = (name.map(str::to_owned), address.parse().ok());
-        Flow { verdict, protocol: FlowProtocol::Tcp, name, address, port, count: 1, first_at, last_at }
+        let (protocol, process, pid, count) = (FlowProtocol::Tcp, None, None, 1);
+        Flow { verdict, protocol, name, address, port, process, pid, count, first_at, last_at }
     }
 
     fn allowed(name: &str, port: u16) -> Flow {
