@@ -1,6 +1,6 @@
 //! Checks that the store and the host agree: processes, directories and states.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, iter::successors, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
@@ -97,10 +97,13 @@ impl Host {
     fn check_only_processes(&self, journal_rows: &[JournalRow]) -> Result<()> {
         let known: BTreeSet<_> = journal_rows.iter().filter_map(|row| row.resource["pid"].as_u64()).collect();
         let mut seen = self.processes()?;
-        // pasta has started the namespace process, which ends with it.
+        // pasta has started the namespace process, which ends with it. That is what its children are, too, until each has
+        // become nft.
         seen.retain(|(pid, line)| {
             let is_namespace = line.split(' ').nth(1) == Some("namespace");
-            !(is_namespace && parent(*pid).is_some_and(|parent| known.contains(&parent)))
+            let mut ancestors = successors(parent(*pid), |pid| parent(*pid)).peekable();
+            let has_ended = ancestors.peek().is_none();
+            !(is_namespace && (has_ended || ancestors.any(|pid| known.contains(&u64::from(pid)))))
         });
         // A console logger exits by itself soon after its VMM.
         for (pid, _) in
@@ -115,7 +118,7 @@ impl Host {
 }
 
 /// Returns the parent of process `pid`.
-fn parent(pid: u32) -> Option<u64> {
+fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
