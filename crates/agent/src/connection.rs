@@ -47,6 +47,11 @@ impl Incoming {
             }
         }
     }
+
+    /// Returns whether bytes of a next frame were received.
+    pub(crate) fn has_more(&mut self) -> bool {
+        !self.decoder.buffer().is_empty()
+    }
 }
 
 impl Outgoing {

@@ -6,11 +6,9 @@ use banger_proto::{Frame, Reply, STDIN_WINDOW};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// Consumed bytes that are acknowledged at once. A message costs more than many bytes in a guest without KVM.
+/// Consumed bytes that are acknowledged at once while more are waiting. A message costs more than many bytes in a guest
+/// without KVM.
 const ACKNOWLEDGED_AT_ONCE: usize = STDIN_WINDOW / 4;
-
-/// Maximum number of acknowledgements that the host has not received: by then it has sent the whole window.
-pub(crate) const MAX_ACKNOWLEDGEMENTS: usize = STDIN_WINDOW / ACKNOWLEDGED_AT_ONCE;
 
 /// What of the window is used.
 #[derive(Debug, Default)]
@@ -36,17 +34,23 @@ impl Window {
         Ok(())
     }
 
-    /// Records that `count` bytes were consumed. Returns the message for the host if it is time for one.
-    pub(crate) fn consume(&self, count: usize) -> Option<Reply> {
+    /// Records that `count` bytes were consumed, and whether more are waiting. Returns the number of bytes to acknowledge,
+    /// if it is time to.
+    pub(crate) fn consume(&self, count: usize, more: bool) -> Option<usize> {
         let consumed = self.consumed.get() + count;
-        if consumed < ACKNOWLEDGED_AT_ONCE {
+        if consumed == 0 || (more && consumed < ACKNOWLEDGED_AT_ONCE) {
             self.consumed.set(consumed);
             return None;
         }
         self.consumed.set(0);
         self.used.set(self.used.get().saturating_sub(consumed));
-        Some(Reply::Acknowledged { bytes: u32::try_from(consumed).unwrap_or(u32::MAX) })
+        Some(consumed)
     }
+}
+
+/// Returns the message that acknowledges `count` bytes.
+pub(crate) fn acknowledgement(count: usize) -> Reply {
+    Reply::Acknowledged { bytes: u32::try_from(count).unwrap_or(u32::MAX) }
 }
 
 /// The sending end of a queue.
@@ -88,7 +92,7 @@ impl QueueReceiver {
 
     /// Records that `count` bytes were consumed. Returns the message for the host if it is time for one.
     pub(crate) fn consume(&self, count: usize) -> Option<Reply> {
-        self.window.consume(count)
+        self.window.consume(count, !self.bytes.is_empty()).map(acknowledgement)
     }
 }
 
@@ -105,22 +109,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_never_waits_for_bytes_that_were_consumed() {
-        let window = Window::default();
-        let (mut sent, mut free) = (0, STDIN_WINDOW);
-        for count in
-            [1, 1000, STDIN_WINDOW / 4 - 1, STDIN_WINDOW / 2, 7, STDIN_WINDOW].into_iter().cycle().take(99)
-        {
-            // A host that waits until it may send as much as it likes to.
+    fn the_host_gets_its_window_back() {
+        let (window, mut free) = (Window::default(), STDIN_WINDOW);
+        let counts = [1, 1000, STDIN_WINDOW / 4 - 1, STDIN_WINDOW / 2, 7, STDIN_WINDOW];
+        for (number, count) in counts.into_iter().cycle().take(99).enumerate() {
             let count = count.min(free);
-            assert!(count > 0, "no window after {sent} bytes");
             window.receive(count).unwrap();
-            (sent, free) = (sent + count, free - count);
-            if let Some(Reply::Acknowledged { bytes }) = window.consume(count) {
-                free += bytes as usize;
-            }
-            assert!(free > STDIN_WINDOW / 4 * 3, "{free} bytes after {sent}");
+            free -= count;
+            let more = number % 3 != 0;
+            free += window.consume(count, more).unwrap_or(0);
+            assert!(free > STDIN_WINDOW / 4 * 3, "{free} bytes after {number}");
+            assert!(more || free == STDIN_WINDOW, "{free} bytes after {number}, where no more are waiting");
         }
+        assert_eq!(window.consume(0, false), None);
         window.receive(free).unwrap();
         assert!(window.receive(1).is_err());
     }

@@ -14,8 +14,8 @@
 //!
 //! During an exec, data frames (`stdin` to the guest, `stdout` and `stderr` from it) and [`ExecControl`] messages
 //! pass between `started` and `exited`. An empty data frame ends its stream. The host sends at most [`STDIN_WINDOW`]
-//! bytes of stdin ahead, so that a program that does not read never blocks a signal. The agent acknowledges them at the
-//! latest when a quarter of the window has been consumed.
+//! bytes of stdin ahead, so that a program that does not read never blocks a signal. The agent acknowledges what
+//! was consumed: at the latest a quarter of the window, and all of it when no more is waiting.
 //!
 //! A socket in the guest uses the frames of a program: `stdin` goes to it under the same window, `stdout` comes from
 //! it, and the end of either stream is a half-close. A listener's connection reports each incoming connection by a

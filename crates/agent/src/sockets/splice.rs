@@ -1,6 +1,6 @@
 //! Joins a socket in the guest with a connection to the host: in frames, with the windows of an exec.
 
-use std::{future::poll_fn, io, pin::Pin, task::Poll};
+use std::{future::poll_fn, io, iter, pin::Pin, task::Poll};
 
 use banger_proto::{Frame, HEADER_LEN, Reply, Stream};
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,7 +12,7 @@ use tokio::{
 use crate::stream::Socket;
 use crate::{
     connection::{Incoming, Outgoing},
-    window::{MAX_ACKNOWLEDGEMENTS, Window},
+    window::{Window, acknowledgement},
 };
 
 /// Maximum data in a frame, in bytes. A system call costs more than many bytes in a guest without KVM.
@@ -24,7 +24,7 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
         return;
     }
     let (read, write) = tokio::io::split(socket);
-    let (to_host, acknowledgements) = mpsc::channel(MAX_ACKNOWLEDGEMENTS);
+    let (written, acknowledgements) = mpsc::unbounded_channel();
     tokio::select! {
         sent = send(read, acknowledgements, &mut outgoing) => {
             if sent.is_ok() {
@@ -33,14 +33,18 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
                 outgoing.finish().await;
             }
         }
-        () = receive(incoming, write, to_host) => {}
+        () = receive(incoming, write, written) => {}
     }
 }
 
-/// Forwards the host's data to the socket, until the host disconnects or sends something else. `to_host` is dropped when
+/// Forwards the host's data to the socket, until the host disconnects or sends something else. `written` is dropped when
 /// the socket gets no more data.
-async fn receive(mut incoming: Incoming, socket: impl AsyncWrite + Unpin, to_host: mpsc::Sender<Reply>) {
-    if forward(&mut incoming, socket, to_host).await.is_ok() {
+async fn receive(
+    mut incoming: Incoming,
+    socket: impl AsyncWrite + Unpin,
+    written: mpsc::UnboundedSender<usize>,
+) {
+    if forward(&mut incoming, socket, written).await.is_ok() {
         // What comes nevertheless is discarded.
         while let Ok(Some(Frame::Data(Stream::Stdin, _))) = incoming.next().await {}
     }
@@ -49,12 +53,12 @@ async fn receive(mut incoming: Incoming, socket: impl AsyncWrite + Unpin, to_hos
 /// The host has disconnected, or does not follow the protocol.
 struct Disconnected;
 
-/// Forwards the host's data to the socket, until it ends or the socket breaks. Receives also while the socket accepts
-/// nothing, to notice that the host disconnects.
+/// Forwards the host's data to the socket, until it ends or the socket breaks. Sends the numbers of bytes to acknowledge.
+/// Receives also while the socket accepts nothing, or the host receives nothing: so the host can always send its window.
 async fn forward(
     incoming: &mut Incoming,
     mut socket: impl AsyncWrite + Unpin,
-    to_host: mpsc::Sender<Reply>,
+    acknowledge: mpsc::UnboundedSender<usize>,
 ) -> Result<(), Disconnected> {
     let window = Window::default();
     // Bytes that the socket has not accepted yet.
@@ -78,10 +82,9 @@ async fn forward(
             }
         };
         let Ok(written) = written else { return Ok(()) };
-        if let Some(reply) = window.consume(written)
-            && to_host.send(reply).await.is_err()
-        {
-            return Err(Disconnected);
+        let more = !waiting.is_empty() || incoming.has_more();
+        if let Some(count) = window.consume(written, more) {
+            acknowledge.send(count).map_err(|_| Disconnected)?;
         }
     }
     // The socket may be broken.
@@ -101,15 +104,18 @@ async fn write_now(socket: &mut (impl AsyncWrite + Unpin), data: &mut Bytes) -> 
 /// Sends all data from the socket and its end, and acknowledgements until there are no more.
 async fn send(
     mut socket: impl AsyncRead + Unpin,
-    mut acknowledgements: mpsc::Receiver<Reply>,
+    mut acknowledgements: mpsc::UnboundedReceiver<usize>,
     outgoing: &mut Outgoing,
 ) -> io::Result<()> {
     let mut frame = vec![0; HEADER_LEN + MAX_CHUNK];
     let (mut ended, mut acknowledged) = (false, false);
     while !(ended && acknowledged) {
         tokio::select! {
-            reply = acknowledgements.recv(), if !acknowledged => match reply {
-                Some(reply) => outgoing.send_message(&reply).await?,
+            count = acknowledgements.recv(), if !acknowledged => match count {
+                Some(count) => {
+                    let others = iter::from_fn(|| acknowledgements.try_recv().ok());
+                    outgoing.send_message(&acknowledgement(count + others.sum::<usize>())).await?;
+                }
                 None => acknowledged = true,
             },
             read = socket.read(frame.get_mut(HEADER_LEN..).unwrap_or_default()), if !ended => match read {
@@ -146,20 +152,20 @@ mod tests {
         frames: &[Frame],
         room: usize,
         program: impl AsyncFnOnce(DuplexStream, DuplexStream) -> T,
-    ) -> Result<u32, Disconnected> {
+    ) -> Result<usize, Disconnected> {
         let mut bytes = BytesMut::new();
         frames.iter().for_each(|frame| frame.encode(&mut bytes));
         let (mut host, agent) = duplex(2 * STDIN_WINDOW);
         host.write_all(&bytes).await.unwrap();
         let (mut incoming, _outgoing) = connection::split(agent);
         let (socket, other) = duplex(room);
-        let (to_host, mut acknowledgements) = mpsc::channel(MAX_ACKNOWLEDGEMENTS);
-        let forwarding = forward(&mut incoming, socket, to_host);
+        let (acknowledge, mut acknowledgements) = mpsc::unbounded_channel();
+        let forwarding = forward(&mut incoming, socket, acknowledge);
         let (forwarded, _open) = tokio::join!(forwarding, program(other, host));
         forwarded?;
         let mut acknowledged = 0;
-        while let Some(Reply::Acknowledged { bytes }) = acknowledgements.recv().await {
-            acknowledged += bytes;
+        while let Some(count) = acknowledgements.recv().await {
+            acknowledged += count;
         }
         Ok(acknowledged)
     }
@@ -174,8 +180,8 @@ mod tests {
                 assert_eq!(received.len(), STDIN_WINDOW / 2 + 1);
                 host
             };
-            let acknowledged = forward_frames(&frames, room, read).await.ok().unwrap() as usize;
-            assert!((STDIN_WINDOW / 4..=STDIN_WINDOW / 2 + 1).contains(&acknowledged), "{acknowledged}");
+            let acknowledged = forward_frames(&frames, room, read).await.ok().unwrap();
+            assert_eq!(acknowledged, STDIN_WINDOW / 2 + 1);
         }
     }
 
