@@ -90,9 +90,10 @@ impl QueueReceiver {
         self.bytes.recv().await
     }
 
-    /// Records that `count` bytes were consumed. Returns the message for the host if it is time for one.
+    /// Records that `count` bytes were consumed. Returns the message for the host, at once: a client that reads nothing
+    /// until it has sent everything depends on all of the window.
     pub(crate) fn consume(&self, count: usize) -> Option<Reply> {
-        self.window.consume(count, !self.bytes.is_empty()).map(acknowledgement)
+        self.window.consume(count, false).map(acknowledgement)
     }
 }
 
