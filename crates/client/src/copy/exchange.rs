@@ -145,13 +145,14 @@ mod tests {
         let dirs = Dirs::find(|_| Some(dir.path().to_owned())).unwrap();
         let client = Client { daemon: Daemon { dirs, program: dir.path().join("missing") } };
         let (failed, failure) = std::sync::mpsc::channel::<()>();
+        let (came, result_came) = std::sync::mpsc::channel::<()>();
         let ended = Arc::new(AtomicBool::new(false));
         let has_ended = ended.clone();
         let receive = move |_| {
             // The sender is dropped.
             let _ = failure.recv();
-            // A result that does not wait for this thread is earlier.
-            (0..100).for_each(|_| std::thread::yield_now());
+            // A result that does not wait for this thread comes now, and would find that it has not ended.
+            let _ = result_came.recv_timeout(Duration::from_millis(200));
             ended.store(true, Relaxed);
             Ok(())
         };
@@ -159,5 +160,6 @@ mod tests {
         let ends = (pending(), || drop(failed));
         let result = exchange(&client, "box", request, |_| Ok(()), receive, &mut |_| (), ends).await;
         assert!(result.is_err() && has_ended.load(Relaxed));
+        drop(came);
     }
 }

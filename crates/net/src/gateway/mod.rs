@@ -18,13 +18,14 @@ mod services;
 mod sockets;
 mod state;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use banger_api::Egress;
 use banger_sys::confine::{Confinement, Limits, Sockets as SocketKinds};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
+    time::timeout,
 };
 
 pub use control::{save_flows, set_egress};
@@ -38,6 +39,9 @@ use crate::record;
 
 /// Number of open files: a socket for each request that waits, and some; listeners and connections for services.
 const OPEN_FILES: u64 = 512 + services::OPEN_FILES;
+
+/// Timeout for the last write of the record, which a reader that has stopped may delay.
+const LAST_SAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns what the gateway may do: open sockets on the host, read the addresses of its resolvers, and write the file
 /// that it inherits.
@@ -79,6 +83,6 @@ async fn run(sockets: &Sockets, egress: Egress) -> io::Result<()> {
     };
     // What the guest did last.
     recorder::receive(&sockets.log, &state.recorder)?;
-    state.recorder.save_now().await?;
+    timeout(LAST_SAVE_TIMEOUT, state.recorder.save_now()).await.map_err(io::Error::other)??;
     result
 }
