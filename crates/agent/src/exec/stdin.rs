@@ -49,9 +49,7 @@ pub(super) async fn feed(
                 // The program has closed its input: discard the rest.
                 input = Input::Nothing;
             }
-            if let Some(reply) = queued.consume(bytes.len())
-                && !send_reply(&frames, &reply).await
-            {
+            if !send_reply(&frames, &queued.acknowledge(bytes.len())).await {
                 return;
             }
         }

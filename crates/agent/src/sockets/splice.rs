@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, io, iter, pin::Pin, task::Poll};
 
-use banger_proto::{Frame, HEADER_LEN, Reply, Stream};
+use banger_proto::{Frame, HEADER_LEN, Reply, STDIN_WINDOW, Stream};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -12,11 +12,14 @@ use tokio::{
 use crate::stream::Socket;
 use crate::{
     connection::{Incoming, Outgoing},
-    window::{Window, acknowledgement},
+    window::acknowledgement,
 };
 
 /// Maximum data in a frame, in bytes. A system call costs more than many bytes in a guest without KVM.
 const MAX_CHUNK: usize = 256 << 10;
+
+/// Bytes that are acknowledged at once while more are waiting.
+const ACKNOWLEDGED_AT_ONCE: usize = STDIN_WINDOW / 4;
 
 /// Forwards data until both directions have ended, or the host disconnects.
 pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Outgoing) {
@@ -24,7 +27,7 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
         return;
     }
     let (read, write) = tokio::io::split(socket);
-    let (written, acknowledgements) = mpsc::unbounded_channel();
+    let (acknowledge, acknowledgements) = mpsc::unbounded_channel();
     tokio::select! {
         sent = send(read, acknowledgements, &mut outgoing) => {
             if sent.is_ok() {
@@ -33,18 +36,18 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
                 outgoing.finish().await;
             }
         }
-        () = receive(incoming, write, written) => {}
+        () = receive(incoming, write, acknowledge) => {}
     }
 }
 
-/// Forwards the host's data to the socket, until the host disconnects or sends something else. `written` is dropped when
+/// Forwards the host's data to the socket, until the host disconnects or sends something else. `acknowledge` is dropped when
 /// the socket gets no more data.
 async fn receive(
     mut incoming: Incoming,
     socket: impl AsyncWrite + Unpin,
-    written: mpsc::UnboundedSender<usize>,
+    acknowledge: mpsc::UnboundedSender<usize>,
 ) {
-    if forward(&mut incoming, socket, written).await.is_ok() {
+    if forward(&mut incoming, socket, acknowledge).await.is_ok() {
         // What comes nevertheless is discarded.
         while let Ok(Some(Frame::Data(Stream::Stdin, _))) = incoming.next().await {}
     }
@@ -60,7 +63,8 @@ async fn forward(
     mut socket: impl AsyncWrite + Unpin,
     acknowledge: mpsc::UnboundedSender<usize>,
 ) -> Result<(), Disconnected> {
-    let window = Window::default();
+    // Bytes that are not acknowledged, and those of them that the socket has accepted.
+    let (mut unacknowledged, mut accepted) = (0, 0);
     // Bytes that the socket has not accepted yet.
     let mut waiting = BytesMut::new();
     let mut ended = false;
@@ -72,7 +76,8 @@ async fn forward(
             }
             frame = incoming.next() => {
                 let Ok(Some(Frame::Data(Stream::Stdin, mut data))) = frame else { return Err(Disconnected) };
-                if ended || window.receive(data.len()).is_err() {
+                unacknowledged += data.len();
+                if ended || unacknowledged > STDIN_WINDOW {
                     return Err(Disconnected);
                 }
                 ended = data.is_empty();
@@ -82,9 +87,11 @@ async fn forward(
             }
         };
         let Ok(written) = written else { return Ok(()) };
+        accepted += written;
         let more = !waiting.is_empty() || incoming.has_more();
-        if let Some(count) = window.consume(written, more) {
-            acknowledge.send(count).map_err(|_| Disconnected)?;
+        if accepted >= ACKNOWLEDGED_AT_ONCE || (accepted > 0 && !more) {
+            unacknowledged -= accepted;
+            acknowledge.send(std::mem::take(&mut accepted)).map_err(|_| Disconnected)?;
         }
     }
     // The socket may be broken.
