@@ -90,7 +90,7 @@ impl fmt::Display for Publish {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPublish {
     /// A part is not a port.
-    #[error("{port:?} in {text:?} is not a port: 1 to 65535")]
+    #[error("{} is not a port: 1 to 65535", part_of(port, text))]
     Port {
         /// The part.
         port: String,
@@ -98,7 +98,7 @@ pub enum InvalidPublish {
         text: String,
     },
     /// The part before the ports is not an address.
-    #[error("{address:?} in {text:?} is not an IP address; IPv6 needs brackets, as in [::1]:8080:80")]
+    #[error("{} is not an IP address; IPv6 needs brackets, as in [::1]:8080:80", part_of(address, text))]
     Address {
         /// The part.
         address: String,
@@ -106,13 +106,18 @@ pub enum InvalidPublish {
         text: String,
     },
     /// The protocol is not supported.
-    #[error("{protocol:?} in {text:?} is not a protocol: use tcp or udp")]
+    #[error("{} is not a protocol: use tcp or udp", part_of(protocol, text))]
     Protocol {
         /// The part.
         protocol: String,
         /// The text.
         text: String,
     },
+}
+
+/// Writes a part of a text and where it is; a text that is one part is written once.
+fn part_of(part: &str, text: &str) -> String {
+    if part == text { format!("{text:?}") } else { format!("{part:?} in {text:?}") }
 }
 
 impl FromStr for Publish {
@@ -304,11 +309,12 @@ mod tests {
     #[test]
     fn an_error_names_the_invalid_part() {
         for (text, message) in [
-            ("", "\"\" in \"\" is not a port: 1 to 65535"),
-            ("0", "\"0\" in \"0\" is not a port"),
-            ("65536", "\"65536\" in \"65536\" is not a port"),
-            ("+80", "\"+80\" in"),
-            (" 80", "\" 80\" in"),
+            ("", "\"\" is not a port: 1 to 65535"),
+            ("0", "\"0\" is not a port"),
+            ("65536", "\"65536\" is not a port"),
+            ("+80", "\"+80\" is not a port"),
+            (" 80", "\" 80\" is not a port"),
+            ("0/udp", "\"0\" in \"0/udp\" is not a port"),
             ("80:", "\"\" in \"80:\" is not a port"),
             (":80", "\"\" in \":80\" is not a port"),
             ("8080:0", "\"0\" in"),

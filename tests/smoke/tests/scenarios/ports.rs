@@ -135,7 +135,7 @@ fn a_taken_port_is_an_error_that_names_its_owner() -> Result<()> {
     let vms = host.json(&["vm", "list", "-a"])?;
     ensure!(vms.as_array().context("VMs")?.len() == 1, "a VM was created: {vms}");
     for (publish, message) in [
-        ("0", "\"0\" in \"0\" is not a port: 1 to 65535"),
+        ("0", "\"0\" is not a port: 1 to 65535"),
         ("65536:80", "\"65536\" in \"65536:80\" is not a port"),
         ("::1:8080:80", "IPv6 needs brackets"),
         ("host:8080:80", "is not an IP address"),
