@@ -24,7 +24,7 @@ mod rootfs;
 pub use bundle::{BundleImage, BundleManifest, BundleReader, open_bundle, write_bundle};
 pub use catalog::{
     Arch, Catalog, CatalogImage, CatalogKernel, Download, KernelSource, Location, MAX_CATALOG, Recipe,
-    SignedCatalog, Source, Text, VerifiedCatalog, catalog, fetch_image, fetch_kernel,
+    SignedCatalog, Source, Text, VerifiedCatalog, catalog, fetch_image, fetch_kernel, find_mmdebstrap,
 };
 pub use confinement::confinements;
 pub use download::{DownloadRequest, download};

@@ -5,6 +5,8 @@ use std::env;
 use banger_api::{ApiError, Check, ErrorKind, Remedy};
 use banger_sys::find_program;
 
+use crate::error::EngineError;
+
 /// The oldest kernel with `pidfd_open`, which banger needs to notice a VM's end (pidfd_open(2)).
 const MIN_KERNEL: (u32, u32) = (5, 3);
 
@@ -40,18 +42,29 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// Checks the programs that some requests need.
 pub(super) fn tools() -> impl Iterator<Item = Check> {
     [
-        ("e2fsck", "checks a work disk before it grows"),
-        ("mmdebstrap", "builds catalog images"),
-        ("apt-get", "downloads catalog kernels"),
+        installed("e2fsck", "checks a work disk before it grows"),
+        mmdebstrap(),
+        installed("apt-get", "downloads catalog kernels"),
     ]
     .into_iter()
-    .map(|(name, purpose)| match find_program(name) {
+}
+
+fn installed(name: &'static str, purpose: &str) -> Check {
+    match find_program(name) {
         Some(path) => Check::pass(name, format!("{}: {purpose}", path.display())),
         None => {
             let error = ApiError::new(ErrorKind::MissingProgram, format!("not installed; it {purpose}"));
             Check::warn(name, error.remedy(Remedy::InstallProgram { program: name.to_owned() }))
         }
-    })
+    }
+}
+
+/// Checks that this user can build catalog images.
+fn mmdebstrap() -> Check {
+    match banger_image::find_mmdebstrap() {
+        Ok(path) => Check::pass("mmdebstrap", format!("{}: builds catalog images", path.display())),
+        Err(error) => Check::warn("mmdebstrap", EngineError::from(error).into()),
+    }
 }
 
 #[cfg(test)]

@@ -62,7 +62,11 @@ impl Images {
             let elsewhere =
                 matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
             // A typo in the name of a local image also ends at a registry.
-            if elsewhere { error.remedy(Remedy::ListImages).into() } else { error.into() }
+            if elsewhere && error.remedy.is_none() {
+                error.remedy(Remedy::ListImages).into()
+            } else {
+                error.into()
+            }
         })
     }
 

@@ -1,7 +1,7 @@
 //! Builds images from Debian packages with `mmdebstrap`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Recipe, sources};
@@ -36,11 +36,9 @@ pub fn fetch_image(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     progress.stage("install packages");
+    find_mmdebstrap()?;
     let mut program = HostCommand::new("mmdebstrap", TIMEOUT, Rights::User)?.with_network();
     let root = rustix::process::geteuid().is_root();
-    if !root {
-        require_user_namespaces()?;
-    }
     let command = program.command();
     command.arg(if root { "--mode=root" } else { "--mode=unshare" });
     if root {
@@ -57,22 +55,49 @@ pub fn fetch_image(
     program.run(progress, |tar| import_rootfs(tar, work, out, &options, progress))
 }
 
-/// Checks for user namespace support, where `mmdebstrap` would fail later with a less clear message.
-fn require_user_namespaces() -> Result<(), ImageError> {
+/// Returns the path of `mmdebstrap`, for a user who can run it: users other than root need `newuidmap` and subordinate
+/// ids. Without them, `mmdebstrap` would fail later with a less clear message.
+///
+/// # Errors
+/// Returns [`ImageError::MissingProgram`] or [`ImageError::NoSubordinateIds`].
+pub fn find_mmdebstrap() -> Result<PathBuf, ImageError> {
+    let path = find("mmdebstrap")?;
+    if rustix::process::geteuid().is_root() {
+        return Ok(path);
+    }
     find("newuidmap")?;
     let user = rustix::process::getuid().as_raw();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let name = fields.find(|fields| fields.get(2).is_some_and(|id| *id == user.to_string()));
-    let name = name.and_then(|fields| fields.first().map(|name| (*name).to_owned()));
-    let listed = |file| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| line.split(':').next())
-            .any(|owner| Some(owner) == name.as_deref() || owner == user.to_string())
-    };
-    if listed("/etc/subuid") && listed("/etc/subgid") {
-        return Ok(());
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let passwd = read("/etc/passwd");
+    let has_ids = |path| has_subordinate_ids(&read(path), user, &passwd);
+    if has_ids("/etc/subuid") && has_ids("/etc/subgid") {
+        return Ok(path);
     }
     Err(ImageError::NoSubordinateIds)
+}
+
+/// Returns whether a text of subuid(5) assigns ids to `user`, by number or by the name in the text `passwd` of passwd(5).
+fn has_subordinate_ids(subordinate: &str, user: u32, passwd: &str) -> bool {
+    let user = user.to_string();
+    let is_user = |line: &&str| line.split(':').nth(2) == Some(&user);
+    let name = passwd.lines().find(is_user).and_then(|line| line.split(':').next());
+    let mut owners = subordinate.lines().filter_map(|line| line.split(':').next());
+    owners.any(|owner| owner == user || Some(owner) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subordinate_ids_are_found_by_name_and_by_number() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n";
+        let subuid = "ann:100000:65536\n1001:165536:65536\n";
+        for (user, expected) in [(1000, true), (1001, true), (1002, false), (0, false)] {
+            assert_eq!(has_subordinate_ids(subuid, user, passwd), expected, "{user}");
+        }
+        assert!(!has_subordinate_ids("", 1000, passwd));
+        assert!(!has_subordinate_ids(subuid, 1000, ""));
+    }
 }

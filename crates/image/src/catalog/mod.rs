@@ -19,7 +19,7 @@ use toml::Spanned;
 use crate::error::CatalogError;
 
 pub use entry::{Arch, CatalogImage, Location, Recipe, Source, Text};
-pub use image::fetch_image;
+pub use image::{fetch_image, find_mmdebstrap};
 pub use kernel::fetch_kernel;
 pub use kernel_entry::{CatalogKernel, Download, KernelSource};
 pub use signed::{SignedCatalog, VerifiedCatalog};

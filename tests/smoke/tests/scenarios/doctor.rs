@@ -34,6 +34,17 @@ fn doctor_passes_on_a_fresh_host_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+#[scenario(Here)]
+fn a_user_without_subordinate_ids_is_shown_how_to_assign_them() -> Result<()> {
+    let host = Host::new()?.of_ordinary_user()?;
+    let expected = ["have no ids for this user", "usermod --add-subuids"];
+    let doctor = host.ok(&["doctor"])?;
+    assert!(doctor.contains("WARN   mmdebstrap"), "{doctor}");
+    assert!(expected.iter().all(|part| doctor.contains(part)), "{doctor}");
+    host.banger(&["vm", "run", "--", "true"])?.fails(125, &expected)?;
+    Ok(())
+}
+
 #[scenario(Here, LabMore)]
 fn a_corrupt_store_is_reported_and_not_changed() -> Result<()> {
     let host = Host::bare()?;
