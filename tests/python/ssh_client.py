@@ -8,8 +8,14 @@ KEY_EXCHANGE is the only method to offer, PORT a TCP port of the guest that send
 import json
 import shlex
 import sys
+import threading
 
 import paramiko
+
+
+def send(session, data):
+    session.sendall(data)
+    session.shutdown_write()
 
 
 def main():
@@ -21,11 +27,13 @@ def main():
     session = transport.open_session()
     session.exec_command("cat; echo to stderr >&2; exit 42")
     data = bytes(range(256)) * 20_000
-    session.sendall(data)
-    session.shutdown_write()
+    # More than the windows of both directions: a client that sends without reading never ends.
+    sender = threading.Thread(target=send, args=(session, data))
+    sender.start()
     received = b""
     while chunk := session.recv(1 << 20):
         received += chunk
+    sender.join()
     sftp = paramiko.SFTPClient.from_transport(transport)
     with sftp.open("/root/from-paramiko", "wb") as file:
         file.write(data)
