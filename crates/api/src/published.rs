@@ -90,7 +90,7 @@ impl fmt::Display for Publish {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPublish {
     /// A part is not a port.
-    #[error("{} is not a port: 1 to 65535", part_of(port, text))]
+    #[error("{part} is not a port: 1 to 65535", part = part_of(port, text))]
     Port {
         /// The part.
         port: String,
@@ -98,7 +98,7 @@ pub enum InvalidPublish {
         text: String,
     },
     /// The part before the ports is not an address.
-    #[error("{} is not an IP address; IPv6 needs brackets, as in [::1]:8080:80", part_of(address, text))]
+    #[error("{part} is not an IP address; IPv6 needs brackets, as in [::1]:8080:80", part = part_of(address, text))]
     Address {
         /// The part.
         address: String,
@@ -106,7 +106,7 @@ pub enum InvalidPublish {
         text: String,
     },
     /// The protocol is not supported.
-    #[error("{} is not a protocol: use tcp or udp", part_of(protocol, text))]
+    #[error("{part} is not a protocol: use tcp or udp", part = part_of(protocol, text))]
     Protocol {
         /// The part.
         protocol: String,
